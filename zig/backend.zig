@@ -37,6 +37,7 @@ pub const Part = option_types.Part;
 pub const Update = option_types.Update;
 pub const StepCoefficients = option_types.StepCoefficients;
 pub const LatentStep = option_types.LatentStep;
+pub const MaskBlend = option_types.MaskBlend;
 pub const CombineStatistics = option_types.CombineStatistics;
 pub const ExtrapolateRows = option_types.ExtrapolateRows;
 pub const Change = option_types.Change;
@@ -760,6 +761,19 @@ pub const Backend = struct {
         assert(step.noise != null or step.coefficients.auxiliary.noise == 0);
         switch (b.target()) {
             inline else => |device| try device.latentStep(step),
+        }
+    }
+
+    pub fn maskBlend(b: Backend, blend: MaskBlend) Error!void {
+        const shape = blend.latent.shape;
+        assert(blend.known.shape.eql(shape) and blend.noise.shape.eql(shape));
+        assert(blend.mask.shape.positionCount() == shape.positionCount());
+        assert(blend.mask.shape.channels == 1 and blend.mask.shape.batch == 1);
+        for ([_]Tensor{ blend.latent, blend.known, blend.noise, blend.mask }) |tensor| {
+            assert(tensor.dtype == .f32);
+        }
+        switch (b.target()) {
+            inline else => |device| try device.maskBlend(blend),
         }
     }
 

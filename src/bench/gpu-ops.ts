@@ -210,6 +210,7 @@ const untimed = new Set([
   "apply_change",
   "is_finite",
   "latent_step",
+  "mask_blend",
 ]);
 
 const blank: Omit<Operation, "op"> = {

@@ -36,7 +36,7 @@ const products = new RegExp(
 /** Kernels of few numbers, or of ones that each thread computes alone. */
 const narrow = new RegExp(
   [
-    "^(combine_statistics|guidance_|latent_step|philox_normal|sinusoidal_embedding",
+    "^(combine_statistics|guidance_|latent_step|mask_blend|philox_normal|sinusoidal_embedding",
     "attention_elements|extrapolate_rows|apply_change|quantize_change)",
   ].join("|"),
 );

@@ -143,6 +143,7 @@ pub const Cpu = struct {
     pub const gatherTokens = ops_elementwise.gatherTokens;
     pub const sinusoidalEmbedding = ops_elementwise.sinusoidalEmbedding;
     pub const latentStep = ops_elementwise.latentStep;
+    pub const maskBlend = ops_elementwise.maskBlend;
     pub const philoxNormal = ops_elementwise.philoxNormal;
     pub const toRgb = ops_elementwise.toRgb;
 };

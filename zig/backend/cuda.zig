@@ -369,6 +369,7 @@ pub const Cuda = struct {
     pub const gatherTokens = ops_embedding.gatherTokens;
     pub const sinusoidalEmbedding = ops_embedding.sinusoidalEmbedding;
     pub const latentStep = ops_sampler.latentStep;
+    pub const maskBlend = ops_sampler.maskBlend;
     pub const philoxNormal = ops_sampler.philoxNormal;
     pub const toRgb = ops_sampler.toRgb;
 

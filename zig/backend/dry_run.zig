@@ -13,6 +13,7 @@ const FiniteCheck = options_file.FiniteCheck;
 const CombineStatistics = options_file.CombineStatistics;
 const ConvOptions = options_file.ConvOptions;
 const LatentStep = options_file.LatentStep;
+const MaskBlend = options_file.MaskBlend;
 const LinearOptions = options_file.LinearOptions;
 const ExtrapolateRows = options_file.ExtrapolateRows;
 const Change = options_file.Change;
@@ -375,6 +376,13 @@ pub const Planned = struct {
         bytes += step.model_output.byteCount();
         if (step.noise) |noise| bytes += noise.byteCount();
         plan.note(shaped(.{ .op = .latent_step }, step.latent.shape), .{ .bytes = bytes });
+    }
+
+    pub fn maskBlend(plan: Planned, blend: MaskBlend) Error!void {
+        const operands = [_]Tensor{
+            blend.latent, blend.latent, blend.known, blend.noise, blend.mask,
+        };
+        plan.moved(.{ .op = .mask_blend }, &operands);
     }
 
     pub fn toRgb(plan: Planned, out: Tensor, x: Tensor) Error!void {

@@ -45,6 +45,7 @@ pub const Op = enum {
     apply_change,
     is_finite,
     latent_step,
+    mask_blend,
     to_rgb,
 };
 

@@ -142,6 +142,21 @@ pub const LatentStep = struct {
     }
 };
 
+/// Inpainting after a step: what a mask keeps of the latent is the image's, with noise of the next
+/// level. With x the latent, m the mask and z the first noise (diffusers: init_latents_proper):
+///   x = (1 - m) * (signal * known + noise_scale * z) + m * x
+pub const MaskBlend = struct {
+    /// (images, rows, width, channels) in f32, changed in place.
+    latent: Tensor,
+    /// Of the latent's shape, like `noise`.
+    known: Tensor,
+    noise: Tensor,
+    /// (1, rows, width, 1) in f32, the same for all images.
+    mask: Tensor,
+    signal: f32,
+    noise_scale: f32,
+};
+
 /// How the statistics of patches become those of the image (see `Exchange.statistics`).
 pub const CombineStatistics = struct {
     /// This patch's, of now.

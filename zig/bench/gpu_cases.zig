@@ -377,6 +377,7 @@ const Operands = struct {
             .sinusoids,
             .is_finite,
             .latent_step,
+            .mask_blend,
             => return,
         };
         b.free(result);

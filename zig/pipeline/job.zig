@@ -284,6 +284,7 @@ pub const Job = struct {
     }
 
     pub fn knownMix(job: *const Job, step: usize) [2]f32 {
+        if (job.known_mixes.len == 0) return .{ 1, 0 };
         return job.known_mixes[2 * step ..][0..2].*;
     }
 

@@ -4,6 +4,7 @@
 //! same bits; each then draws the same numbers of its own generators, in diffusers' order.
 
 const std = @import("std");
+const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const encode = @import("encode.zig");
 const gather = @import("gather.zig");
@@ -33,16 +34,19 @@ pub const Moments = struct {
 
 /// A job's latents of the image, its noise and its mask.
 pub const Source = struct {
-    /// Of all images, (images, rows, width, channels); empty without an image.
-    known: []f32 = &.{},
-    /// The noise of the first latent, without a factor.
-    noise: []f32 = &.{},
-    /// One per position: 1 where the image is new. Empty without a mask, and where the UNet reads
-    /// it.
-    mask: []f32 = &.{},
+    /// What a mask keeps, after each step; null without a mask, and where the UNet reads it.
+    kept: ?Kept = null,
     /// For a UNet that reads them: mask and masked latents (images, rows, width, 1 + channels).
     conditions: ?Tensor = null,
-    room: []f32 = &.{},
+
+    const Kept = struct {
+        /// The image's latents and the noise of the first one, without a factor: (images, rows,
+        /// width, channels).
+        known: Tensor,
+        noise: Tensor,
+        /// (1, rows, width, 1): 1 where the image is new.
+        mask: Tensor,
+    };
 
     /// Fills `latent` with the first noise of each image, or with what it starts from and that
     /// noise.
@@ -51,10 +55,8 @@ pub const Source = struct {
         var source: Source = .{};
         const len = if (rank.isPlanning()) 0 else latent.shape.elementCount();
         try noise.begin(rank, latent);
-        if (readsImage(rank)) {
-            source.known = try rank.arena.alloc(f32, len);
-            try sample(rank, moments.image, noise, latent, source.known);
-        }
+        const known = try rank.arena.alloc(f32, if (readsImage(rank)) len else 0);
+        if (readsImage(rank)) try sample(rank, moments.image, noise, latent, known);
         const has_start = job.hasImage() or job.hasLatents();
         if (!has_start) {
             try noise.first(rank, latent, job.init_noise_sigma);
@@ -63,41 +65,46 @@ pub const Source = struct {
             try noise.beginSteps(rank, latent);
             return source;
         }
-        source.noise = try rank.arena.alloc(f32, len);
-        source.room = try rank.arena.alloc(f32, len);
-        @memset(source.noise, 0);
+        const first_noise = try rank.arena.alloc(f32, len);
+        @memset(first_noise, 0);
         // diffusers draws none where a run goes on.
         if (job.init_noise_sigma != 0 or job.hasMask()) {
             try noise.first(rank, latent, 1);
-            try rank.b.downloadFloats(latent, source.noise);
+            try rank.b.downloadFloats(latent, first_noise);
         }
-        if (job.hasMask()) try source.initMask(rank, moments, noise, latent);
+        if (job.hasMask()) try source.initMask(rank, moments, noise, latent, .{
+            .known = known,
+            .noise = first_noise,
+        });
         try noise.beginSteps(rank, latent);
-        const start = if (job.hasLatents()) try givenLatents(rank, len) else source.known;
-        for (source.room, source.noise, 0..) |*value, z, i| {
+        const start = if (job.hasLatents()) try givenLatents(rank, len) else known;
+        for (first_noise, 0..) |*value, i| {
             const given = if (start.len > 0) start[i] else 0;
-            value.* = job.image_scale * given + job.init_noise_sigma * z;
+            value.* = job.image_scale * given + job.init_noise_sigma * value.*;
         }
-        try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
+        try rank.b.write(latent, std.mem.sliceAsBytes(first_noise));
         return source;
     }
 
     /// After a step: what the mask keeps is the image's latent again, with the noise of the next
-    /// level. The latent crosses to the host and back, a quarter of a megabyte at 1024x1024.
+    /// level.
     pub fn keep(source: *const Source, rank: *Rank, step: usize, latent: Tensor) Error!void {
-        if (source.mask.len == 0) return;
-        const channels: usize = latent.shape.channels;
-        const signal, const noise = rank.job.knownMix(step);
-        try rank.b.downloadFloats(latent, source.room);
-        for (source.room, source.known, source.noise, 0..) |*value, known, z, i| {
-            const new = source.mask[i / channels % source.mask.len];
-            value.* = (1 - new) * (signal * known + noise * z) + new * value.*;
-        }
-        try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
+        const kept = source.kept orelse return;
+        const signal, const noise_scale = rank.job.knownMix(step);
+        try rank.b.maskBlend(.{
+            .latent = latent,
+            .known = kept.known,
+            .noise = kept.noise,
+            .mask = kept.mask,
+            .signal = signal,
+            .noise_scale = noise_scale,
+        });
     }
 
     pub fn free(source: *const Source, rank: *Rank) void {
         if (source.conditions) |tensor| rank.b.free(tensor);
+        const kept = source.kept orelse return;
+        for ([_]Tensor{ kept.known, kept.noise, kept.mask }) |tensor| rank.b.free(tensor);
     }
 
     // --- internal ---
@@ -108,31 +115,40 @@ pub const Source = struct {
         moments: Moments,
         noise: *Noise,
         latent: Tensor,
+        values: struct { known: []const f32, noise: []const f32 },
     ) Error!void {
         // diffusers encodes the masked image in any case, which draws numbers.
-        const masked = try rank.arena.alloc(f32, source.room.len);
+        const masked = try rank.arena.alloc(f32, values.noise.len);
         try sample(rank, moments.masked, noise, latent, masked);
         const mask = try latentMask(rank);
         if (!rank.model.config.readsMask()) {
-            source.mask = mask;
+            source.kept = .{
+                .known = try upload(rank, latent.shape, values.known),
+                .noise = try upload(rank, latent.shape, values.noise),
+                .mask = try upload(rank, rank.latentShape(1).withChannels(1), mask),
+            };
             return;
         }
         const shape = latent.shape.withChannels(1 + latent.shape.channels);
-        const conditions = try rank.b.alloc(shape, .f32);
-        source.conditions = conditions;
-        if (rank.isPlanning()) return;
-        const values = try rank.arena.alloc(f32, shape.elementCount());
         const channels: usize = latent.shape.channels;
-        for (0..values.len / (1 + channels)) |position| {
-            const of_position = values[position * (1 + channels) ..][0 .. 1 + channels];
+        const len = if (rank.isPlanning()) 0 else shape.elementCount();
+        const joined = try rank.arena.alloc(f32, len);
+        for (0..joined.len / (1 + channels)) |position| {
+            const of_position = joined[position * (1 + channels) ..][0 .. 1 + channels];
             of_position[0] = mask[position % mask.len];
             @memcpy(of_position[1..], masked[position * channels ..][0..channels]);
         }
-        try rank.b.write(conditions, std.mem.sliceAsBytes(values));
+        source.conditions = try upload(rank, shape, joined);
     }
 };
 
 // --- internal ---
+
+fn upload(rank: *Rank, shape: Shape, values: []const f32) Error!Tensor {
+    const tensor = try rank.b.alloc(shape, .f32);
+    try rank.b.write(tensor, std.mem.sliceAsBytes(values));
+    return tensor;
+}
 
 /// A UNet that reads the masked image starts from noise alone where nothing of the image is asked
 /// for.

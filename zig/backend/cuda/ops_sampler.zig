@@ -77,6 +77,21 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{problem});
 }
 
+pub fn maskBlend(cuda: *Cuda, blend: backend.MaskBlend) Error!void {
+    const count: u64 = blend.latent.shape.elementCount();
+    return cuda.launch("mask_blend", .untyped, grids.blocks(count), grids.block, 0, .{
+        blend.latent.address,
+        blend.known.address,
+        blend.noise.address,
+        blend.mask.address,
+        blend.signal,
+        blend.noise_scale,
+        @as(u64, blend.latent.shape.channels),
+        @as(u64, blend.latent.shape.positionCount()),
+        count,
+    });
+}
+
 pub fn toRgb(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     assert(out.dtype == .u8);
     const count: u64 = x.shape.elementCount();

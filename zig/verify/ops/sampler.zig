@@ -14,6 +14,7 @@ const Shape = @import("../../tensor.zig").Shape;
 
 pub const checks = [_]Check{
     .{ .name = "latentStep", .run = latentStep },
+    .{ .name = "maskBlend", .run = maskBlend },
     .{ .name = "toRgb", .run = toRgb },
     .{ .name = "toRgb half-way between levels", .run = toRgbTies },
     .{ .name = "philoxNormal", .run = philoxNormal },
@@ -99,6 +100,33 @@ fn latentStep(pair: *Pair) Error!void {
 fn expectNear(pair: *Pair, result: Both) Error!void {
     const actual = try pair.download(result.cuda);
     try pair.expectEach(f32, actual, result.cpu.host(f32), 4e-6, 4e-6);
+}
+
+/// The same bits, of masks with every grey.
+fn maskBlend(pair: *Pair) Error!void {
+    const shape: Shape = .{
+        .batch = pair.size(3),
+        .rows = pair.size(8),
+        .width = pair.size(9),
+        .channels = 4,
+    };
+    var one = shape.withChannels(1);
+    one.batch = 1;
+    pair.describe("{f}", .{pairs.shown(shape)});
+    const latent = try pair.tensorF32(shape);
+    const known = try pair.tensorF32(shape);
+    const noise = try pair.tensorF32(shape);
+    const mask = try pair.tensorF32(one);
+    const signal, const noise_scale = .{ pair.random().float(f32), pair.random().float(f32) };
+    inline for (.{ "cpu", "cuda" }) |side| try @field(pair, side).maskBlend(.{
+        .latent = @field(latent, side),
+        .known = @field(known, side),
+        .noise = @field(noise, side),
+        .mask = @field(mask, side),
+        .signal = signal,
+        .noise_scale = noise_scale,
+    });
+    try pair.expectSameValues(f32, try pair.read(f32, latent.cuda), latent.cpu.host(f32));
 }
 
 /// The same bytes, ties to even, NaN to 0.

@@ -118,6 +118,33 @@ test "prelu: a slope for each channel" {
     }
 }
 
+test "a mask keeps what is known, noised, and leaves the latent elsewhere" {
+    var a: support.Arena = .init(5);
+    defer a.deinit();
+    const cpu = try support.open(null, 2);
+    defer cpu.deinit();
+    const latent = try a.randomTensor(.{ .batch = 2, .rows = 3, .width = 5, .channels = 4 });
+    const known = try a.randomTensor(latent.shape);
+    const noise = try a.randomTensor(latent.shape);
+    const mask = try a.tensor(.{ .batch = 1, .rows = 3, .width = 5, .channels = 1 }, .f32);
+    for (mask.host(f32), 0..) |*m, i| m.* = @floatFromInt(i % 2);
+    const before = try a.randomTensor(latent.shape);
+    try cpu.copy(before, latent);
+    try cpu.maskBlend(.{
+        .latent = latent,
+        .known = known,
+        .noise = noise,
+        .mask = mask,
+        .signal = 0.5,
+        .noise_scale = 2,
+    });
+    const values = known.host(f32);
+    for (latent.host(f32), before.host(f32), values, noise.host(f32), 0..) |x, o, k, z, i| {
+        const kept = 0.5 * k + 2 * z;
+        try std.testing.expectEqual(if (i / 4 % 15 % 2 == 0) kept else o, x);
+    }
+}
+
 test "add, scaleRepeat, concatChannels and copy" {
     var a: support.Arena = .init(4);
     defer a.deinit();
