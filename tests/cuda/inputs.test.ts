@@ -1,6 +1,6 @@
 /**
  * Images that start from another on the emulated driver, with a mask that the UNet reads and one
- * that it does not: rank 0's moments reach the others, and the mask's latents all branches.
+ * that it does not: the ranks' moments reach each other, and the mask's latents all branches.
  */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";

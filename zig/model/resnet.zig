@@ -2,6 +2,7 @@
 //! Source: diffusers models/resnet.py, downsampling.py, upsampling.py.
 
 const backend = @import("../backend.zig");
+const Exchange = @import("../patch/exchange.zig").Exchange;
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
 const View = weights.View;
@@ -133,7 +134,15 @@ pub const Downsample2D = struct {
     }
 
     pub fn forward(block: Downsample2D, ctx: Context, x: Tensor) Error!Tensor {
-        return block.conv.forward(ctx, x, .{ .stride = 2, .padding = block.padding });
+        const options: backend.ConvOptions = .{ .stride = 2, .padding = block.padding };
+        const halo = try ctx.exchange.haloRows(x);
+        defer ctx.exchange.releaseHaloRows(halo);
+        // Without padding above, the rows there are not read.
+        const read: Exchange.HaloRows = .{
+            .above = if (block.padding.top == 0) null else halo.above,
+            .below = halo.below,
+        };
+        return block.conv.forwardBetween(ctx, x, read, options);
     }
 };
 

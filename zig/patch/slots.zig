@@ -12,13 +12,16 @@ const DType = @import("../tensor.zig").DType;
 const transports = @import("../transport.zig");
 
 const slot_count_max = transports.slot_count_max;
-/// Numbers of the networks that exchange data between patches: the VAE, then the UNet and each
-/// ControlNet of the job, which have other patches, or fewer branches, in some steps.
+/// Numbers of the networks that exchange data between patches: the VAE's decoder and encoder, then
+/// the UNet and each ControlNet of the job, which have other patches, or fewer branches, in some
+/// steps.
 pub const network_vae = 0;
+pub const network_vae_encoder = 1;
+const network_unet: usize = 2;
 pub const branches_count = @typeInfo(Branches).@"enum".fields.len;
 
 pub fn networkOfUnet(branches: Branches) usize {
-    return 1 + @intFromEnum(branches);
+    return network_unet + @intFromEnum(branches);
 }
 
 pub fn networkOfControl(i: usize, branches: Branches) usize {
@@ -26,7 +29,7 @@ pub fn networkOfControl(i: usize, branches: Branches) usize {
 }
 
 pub fn networkCount(control_count: usize) usize {
-    return 1 + (1 + control_count) * branches_count;
+    return network_unet + (1 + control_count) * branches_count;
 }
 
 /// Of each network.

@@ -1,12 +1,10 @@
-//! The encode stage: the VAE's encoder, from an image to its latent's distribution. One rank
-//! encodes the whole image.
+//! The encode stage: the VAE's encoder, from an image to its latent's distribution. Every rank
+//! encodes its own rows, those that it decodes.
 
 const std = @import("std");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
-const Exchange = @import("../patch/exchange.zig").Exchange;
-const Patch = @import("../patch/layout.zig").Patch;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 
@@ -15,6 +13,9 @@ const Tensor = @import("../tensor.zig").Tensor;
 pub fn encodeSample(rank: *Rank) Error!void {
     const image = try rank.uploadNchw(pixelShape(rank), rank.job.sample);
     defer rank.b.free(image);
+    try open(rank);
+    defer rank.encoder_exchange.close();
+    rank.encoder_exchange.enterStep(0, .all);
     const moments = try encode(rank, image);
     defer rank.b.free(moments);
     if (rank.isPlanning()) return;
@@ -26,24 +27,36 @@ pub fn encodeSample(rank: *Rank) Error!void {
     for (means, both[0..means.len]) |*mean, value| mean.* = value * scale;
 }
 
-/// Returns mean and log variance (1, rows, width, 2 * channels) of the latent of `image`, of
-/// `pixelShape` and -1 to 1; the caller frees them.
+/// Opens the exchange with the other ranks, before the first image.
+pub fn open(rank: *Rank) Error!void {
+    try rank.encoder_exchange.open(rank.arena, 0);
+    try rank.transport.endOpen();
+}
+
+/// Returns mean and log variance (1, rows, width, 2 * channels) of the latent of `image`, or of
+/// this rank's rows of it, of -1 to 1; the caller has entered the step and frees them.
 pub fn encode(rank: *Rank, image: Tensor) Error!Tensor {
-    const patches: [1]Patch = .{.{ .row_first = 0, .row_count = rank.job.latent_rows }};
-    var exchange: Exchange = .ofSinglePatch(rank.b, &patches);
-    const moments = try rank.model.vae.encode(.{ .b = rank.b, .exchange = &exchange }, image);
+    const exchange = rank.encoder_exchange;
+    try exchange.beginStep();
+    const moments = try rank.model.vae.encode(.{ .b = rank.b, .exchange = exchange }, image);
     errdefer rank.b.free(moments);
+    try exchange.endStep();
     if (!try rank.b.isFinite(moments)) return rank.notFinite("The VAE's encoder gave", .{});
     return moments;
 }
 
 /// (1, factor * rows, factor * width, 3)
 pub fn pixelShape(rank: *const Rank) Shape {
+    return pixelsOf(rank, rank.job.latent_rows);
+}
+
+/// Of so many rows of the latent.
+pub fn pixelsOf(rank: *const Rank, latent_rows: u32) Shape {
     const vae = &rank.model.config.vae;
     const factor = vae.factor();
     return .{
         .batch = 1,
-        .rows = rank.job.latent_rows * factor,
+        .rows = latent_rows * factor,
         .width = rank.job.latent_width * factor,
         .channels = vae.in_channels,
     };

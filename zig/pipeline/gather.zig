@@ -7,7 +7,9 @@ const rank_count_max = transports.rank_count_max;
 const DType = @import("../tensor.zig").DType;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
-const Layout = @import("../patch/layout.zig").Layout;
+const layouts = @import("../patch/layout.zig");
+const Layout = layouts.Layout;
+const Patch = layouts.Patch;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -26,7 +28,9 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     const out = try b.alloc(shape, own.dtype);
     var list: Shards = undefined;
     const shards = list[0..layout.rank_count];
-    if (b.isCuda()) try allocShards(rank, own, shards);
+    if (b.isCuda()) for (shards, 0..) |*shard, i| {
+        if (i != rank.index) shard.* = try allocRows(rank, own, rowsOf(layout, @intCast(i)));
+    };
     defer if (b.isCuda()) freeShards(rank, shards);
     if (rank.transport == .none) return fillFromOwn(rank, out, own);
 
@@ -61,15 +65,28 @@ pub fn gatherNumbers(rank: *Rank, own: f32, out: []f64) Error!void {
     try rank.transport.endGather();
 }
 
-/// Rank 0's tensor, to the host of every rank. Each has one of the same shape and type.
-pub fn ofFirst(rank: *Rank, own: Tensor, out: []f32) Error!void {
+/// The rows of all ranks, to the host of every rank: `own` (1, own rows, width, channels), where
+/// each has one patch of `patches`.
+pub fn rowsToHost(rank: *Rank, own: Tensor, patches: []const Patch, out: []f32) Error!void {
+    const b = rank.b;
     var list: Shards = undefined;
-    const shards = list[0..rank.layout.rank_count];
-    try gatherEqual(rank, own, shards);
-    defer if (rank.b.isCuda()) freeShards(rank, shards);
-    // Only this rank runs.
-    if (rank.transport == .none) return rank.b.downloadFloats(own, out);
-    try rank.b.downloadFloats(shards[0], out);
+    const shards = list[0..patches.len];
+    if (b.isCuda()) try allocShards(rank, own, shards, patches);
+    defer if (b.isCuda()) freeShards(rank, shards);
+    if (rank.isPlanning()) return;
+    const row_len = @as(usize, own.shape.width) * own.shape.channels;
+    if (rank.transport == .none) {
+        // Only this rank runs: zeros replace its peers' rows.
+        @memset(out, 0);
+        const first = patches[rank.index].row_first * row_len;
+        return b.downloadFloats(own, out[first..][0..own.shape.elementCount()]);
+    }
+    try rank.transport.gather(own, shards);
+    shards[rank.index] = own;
+    for (shards, patches) |shard, patch| {
+        const count = patch.row_count * row_len;
+        try b.downloadFloats(shard, out[patch.row_first * row_len ..][0..count]);
+    }
     try rank.transport.endGather();
 }
 
@@ -119,13 +136,21 @@ fn gatherEqual(rank: *Rank, own: Tensor, shards: []Tensor) Error!void {
 }
 
 /// Receive buffers on GPUs, for the rows of every other rank.
-fn allocShards(rank: *Rank, own: Tensor, shards: []Tensor) Error!void {
-    for (shards, 0..) |*shard, i| {
-        if (i == rank.index) continue;
-        var shape = own.shape;
-        shape.rows = rowsOf(rank.layout, @intCast(i));
-        shard.* = try rank.b.alloc(shape, own.dtype);
+fn allocShards(
+    rank: *Rank,
+    own: Tensor,
+    shards: []Tensor,
+    patches: []const Patch,
+) Error!void {
+    for (shards, patches, 0..) |*shard, patch, i| {
+        if (i != rank.index) shard.* = try allocRows(rank, own, patch.row_count);
     }
+}
+
+fn allocRows(rank: *Rank, own: Tensor, row_count: u32) Error!Tensor {
+    var shape = own.shape;
+    shape.rows = row_count;
+    return rank.b.alloc(shape, own.dtype);
 }
 
 fn freeShards(rank: *Rank, shards: []const Tensor) void {

@@ -75,6 +75,8 @@ pub const Rank = struct {
     exchange: *Exchange,
     /// The VAE's exchange, with all ranks: the VAE has no guidance branches.
     vae_exchange: *Exchange,
+    /// The same of its encoder.
+    encoder_exchange: *Exchange,
     /// Conditionings of every rank, one per set of prompts.
     prompts: [][]Conditioning,
     transport: Transport,

@@ -1,9 +1,10 @@
 //! What a job's images start from: the latents of its image or those that the request has, and with
 //! a mask what stays of them.
-//! Rank 0 encodes the whole image and gives the moments to all others, so that every rank has the
-//! same bits; each then draws the same numbers of its own generators, in diffusers' order.
+//! Every rank encodes its rows of the image and gets the moments of the others, so that all have
+//! the same bits; each then draws the same numbers of its own generators, in diffusers' order.
 
 const std = @import("std");
+const Patch = @import("../patch/layout.zig").Patch;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const encode = @import("encode.zig");
@@ -24,10 +25,14 @@ pub const Moments = struct {
     pub fn init(rank: *Rank) Error!Moments {
         const job = rank.job;
         var moments: Moments = .{};
-        if (readsImage(rank)) moments.image = try encodeShared(rank, false);
-        if (job.hasMask() and rank.model.config.readsMask()) {
-            moments.masked = try encodeShared(rank, true);
+        const reads_masked = job.hasMask() and rank.model.config.readsMask();
+        if (!readsImage(rank) and !reads_masked) return moments;
+        try encode.open(rank);
+        if (readsImage(rank)) moments.image = try encodeShared(rank, 0, false);
+        if (reads_masked) {
+            moments.masked = try encodeShared(rank, @intFromBool(readsImage(rank)), true);
         }
+        rank.encoder_exchange.close();
         return moments;
     }
 };
@@ -215,37 +220,33 @@ fn isNew(grey: u8) bool {
     return grey >= 128;
 }
 
-/// Rank 0's moments of the image, or of the image without its masked part.
-fn encodeShared(rank: *Rank, is_masked: bool) Error![]const f32 {
-    const own = if (rank.index == 0) try encodeImage(rank, is_masked) else try zeroMoments(rank);
+/// The moments of the image, or of the image without its masked part, of all rows: every rank has
+/// encoded its own.
+fn encodeShared(rank: *Rank, step: u32, is_masked: bool) Error![]const f32 {
+    const exchange = rank.encoder_exchange;
+    const patch = exchange.patches[exchange.index];
+    const pixels = try pixelsOf(rank, patch, is_masked);
+    const image = try rank.b.uploadFloats(encode.pixelsOf(rank, patch.row_count), pixels);
+    defer rank.b.free(image);
+    exchange.enterStep(step, .all);
+    const own = try encode.encode(rank, image);
     defer rank.b.free(own);
-    const len = if (rank.isPlanning()) 0 else own.shape.elementCount();
+    const row_len = @as(usize, own.shape.width) * own.shape.channels;
+    const len = if (rank.isPlanning()) 0 else rank.job.latent_rows * row_len;
     const moments = try rank.arena.alloc(f32, len);
-    try gather.ofFirst(rank, own, moments);
+    try gather.rowsToHost(rank, own, exchange.patches, moments);
     return moments;
 }
 
-fn encodeImage(rank: *Rank, is_masked: bool) Error!Tensor {
-    const pixels = try pixelsOf(rank, is_masked);
-    const image = try rank.b.uploadFloats(encode.pixelShape(rank), pixels);
-    defer rank.b.free(image);
-    return encode.encode(rank, image);
-}
-
-/// As large as what `encodeImage` gives.
-fn zeroMoments(rank: *Rank) Error!Tensor {
-    const shape = rank.latentShape(1).withChannels(2 * rank.model.config.vae.latent_channels);
-    const zeros = try rank.b.alloc(shape, rank.b.activationType());
-    try rank.b.zero(zeros.address, zeros.byteCount());
-    return zeros;
-}
-
-/// The image as diffusers has it, -1 to 1; 0 where it is masked.
-fn pixelsOf(rank: *Rank, is_masked: bool) Error![]const f32 {
+/// Rows of the image as diffusers has it, -1 to 1; 0 where it is masked.
+fn pixelsOf(rank: *Rank, patch: Patch, is_masked: bool) Error![]const f32 {
     if (rank.isPlanning()) return &.{};
     const job = rank.job;
-    const values = try rank.arena.alloc(f32, job.image.len);
-    for (values, job.image, 0..) |*value, byte, i| {
+    const factor: usize = rank.model.config.vae.factor();
+    const row = job.latent_width * factor;
+    const first = patch.row_first * factor * row;
+    const values = try rank.arena.alloc(f32, patch.row_count * factor * row * 3);
+    for (values, job.image[3 * first ..][0..values.len], 3 * first..) |*value, byte, i| {
         const is_hidden = is_masked and isNew(job.mask[i / 3]);
         value.* = if (is_hidden) 0 else 2 * (@as(f32, @floatFromInt(byte)) / 255) - 1;
     }

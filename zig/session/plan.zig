@@ -144,7 +144,7 @@ pub const Plan = struct {
     together: Layout,
     /// Of steps without guidance.
     positive: Layout,
-    /// Rows of the latent that each rank decodes.
+    /// Rows of the latent that each rank encodes and decodes.
     vae_patches: Patches,
     /// Arena bytes of each rank.
     scratch_bytes: [rank_count_max]usize = @splat(0),
@@ -430,6 +430,7 @@ const DryRun = struct {
             .exchanges = exchanges,
             .exchange = exchanges[slots.networkOfUnet(.all)],
             .vae_exchange = exchanges[slots.network_vae],
+            .encoder_exchange = exchanges[slots.network_vae_encoder],
             .prompts = prompts,
             .transport = .none,
             .diagnostics = planner.diagnostics,

@@ -70,17 +70,8 @@ pub fn exchangesOf(
 ) Allocator.Error![]Exchange {
     const lists = shape.plan.slot_lists[rank];
     const exchanges = try arena.alloc(Exchange, slots.networkCount(job.controls.len));
-    exchanges[slots.network_vae] = .{
-        .b = undefined,
-        .transport = .none,
-        .channel = .vae,
-        .patches = shape.plan.vae_patches.slice(),
-        .index = rank,
-        .rank_first = 0,
-        .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
-        .mode = .full_sync,
-        .warmup_steps = 0,
-    };
+    exchanges[slots.network_vae] = try vaeExchange(arena, shape, rank, .vae);
+    exchanges[slots.network_vae_encoder] = try vaeExchange(arena, shape, rank, .vae_encoder);
     for (std.enums.values(Branches)) |branches| {
         const unet = &exchanges[slots.networkOfUnet(branches)];
         unet.* = try unetExchange(arena, shape, job, rank, branches);
@@ -115,6 +106,26 @@ pub fn emptyConditionings(
 }
 
 // --- internal ---
+
+/// Of decoder or encoder.
+fn vaeExchange(
+    arena: Allocator,
+    shape: Shape,
+    rank: u32,
+    channel: Channel,
+) Allocator.Error!Exchange {
+    return .{
+        .b = undefined,
+        .transport = .none,
+        .channel = channel,
+        .patches = shape.plan.vae_patches.slice(),
+        .index = rank,
+        .rank_first = 0,
+        .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
+        .mode = .full_sync,
+        .warmup_steps = 0,
+    };
+}
 
 fn emptyConditioning(arena: Allocator, slot_count: u32) Allocator.Error!Conditioning {
     return .{

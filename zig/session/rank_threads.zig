@@ -144,6 +144,7 @@ pub const RankThreads = struct {
             .exchanges = exchanges,
             .exchange = exchanges[slots.networkOfUnet(.all)],
             .vae_exchange = exchanges[slots.network_vae],
+            .encoder_exchange = exchanges[slots.network_vae_encoder],
             .prompts = states.prompts,
             .transport = transport,
             .diagnostics = threads.diagnostics,

@@ -12,6 +12,7 @@ pub const control_count_max = 4;
 pub const Channel = enum {
     unet,
     vae,
+    vae_encoder,
     control_0,
     control_1,
     control_2,
