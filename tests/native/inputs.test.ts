@@ -4,8 +4,10 @@
  * nine. On several ranks, in batches, and what becomes of the pixels outside the mask.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { everyNth } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -104,6 +106,25 @@ test("an image of a batch is that alone", async () => {
   const together = await run("mask", 1, { ...request, seeds: [1n, 2n], batchSize: 2 });
   const alone = await run("mask", 1, { ...request, seeds: [2n] });
   expect(relativeL2(together.latents!.slice(256), alone.latents!)).toBeLessThan(1e-5);
+});
+
+test("a LoRA changes images that start from another, on any number of ranks", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-inputs-"));
+  const lora = join(folder, "random.safetensors");
+  try {
+    writeRandomLora(lora, golden, /attn/);
+    const request = { stepCount: 3, strength: 0.7, seeds: [5n], width: 32, height: 128 } as const;
+    const plain = await run("mask", 1, request);
+    const loras = [{ file: lora, scale: 1 }];
+    const one = await run("mask", 1, { ...request, loras });
+    expect(relativeL2(one.latents!, plain.latents!)).toBeGreaterThan(1e-3);
+    const several = await run("mask", 3, { ...request, loras });
+    expect(relativeL2(several.latents!, one.latents!)).toBeLessThan(1e-5);
+    const without = await run("mask", 1, request);
+    expect(without.latents).toEqual(plain.latents);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 describe("pixels outside the mask", () => {
