@@ -97,6 +97,8 @@ describe("writing files", () => {
       await child.exited;
       checkWhole(files);
     }
+    // What was left lying does not disturb the next.
+    expect(under("true", "write", files, "5").exitCode).toBe(0);
     expect(checkWhole(files)).toBe(5);
   });
 });
