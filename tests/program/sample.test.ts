@@ -250,7 +250,7 @@ describe("refusing", () => {
     // A machine with GPUs has fewer; one without has none.
     [["sample", "--device", "cuda", "--gpus", "16", ...wide], 1, "GPU"],
     [["smaple"], 2, 'There is no command "smaple". Did you mean sample?'],
-    [["--gpus", "2"], 2, "Name a command before --gpus: sample, serve"],
+    [["--gpus", "2"], 2, "Name a command before --gpus: sample, upscale, serve"],
   ] as const)(
     "%p",
     async (args, exitCode, sentence) => {

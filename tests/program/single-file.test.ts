@@ -38,7 +38,7 @@ test("a checkpoint in one file gives the image of its folder", async () => {
 
 test("a refiner and an inpainting model are refused by what they need", async () => {
   for (const [variant, need, other] of [
-    ["refiner", "a refiner, which finishes the images of a base model", ""],
+    ["refiner", "a refiner, which finishes the images of a base model", ", or give an image"],
     [
       "inpainting",
       "for inpainting, which fills a masked part of an image",

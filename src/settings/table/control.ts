@@ -37,7 +37,8 @@ export const controlSettings = {
     hint: "FILE",
     help:
       "The hint of a --controlnet: an image such as outlines or a depth map, which is cut and " +
-      "scaled to the size of what is generated. Formats are those of --image.",
+      "scaled to the size of what is generated. Formats are those of --image. " +
+      "Default: none.",
     scope: "request",
     processes: "same",
     unrecorded: true,
@@ -92,7 +93,8 @@ export const controlSettings = {
     hint: "NAME",
     help:
       "What the hint of a union --controlnet is: openpose, depth, sketch (hed, pidi, scribble, " +
-      "ted), line (canny, lineart, mlsd), normal, segment, tile, repaint, or its number.",
+      "ted), line (canny, lineart, mlsd), normal, segment, tile, repaint, or its " +
+      "number. Default: none.",
     scope: "request",
     processes: "same",
     json: "control_type",

@@ -36,7 +36,7 @@ export const ipAdapterSettings = {
     hint: "FILE",
     help:
       "What an --ip-adapter sees: its middle, at 224x224. One adapter may see up to " +
-      `${ipImageCountMax} images together. Formats are those of --image.`,
+      `${ipImageCountMax} images together. Formats are those of --image. Default: none.`,
     scope: "request",
     processes: "same",
     unrecorded: true,
