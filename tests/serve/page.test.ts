@@ -94,7 +94,7 @@ describe.skipIf(chromium === null)("the page", () => {
     await ask({ steps: "900" });
     await reaches(/^Step \d+ of 900 · \d+ s left/);
     await page.locator('.stage .picture img[src^="blob:"]').waitFor();
-    await page.waitForFunction(() => /^\d+\/900 · \d+ s · BasedXL$/.test(document.title));
+    await page.waitForFunction(String.raw`/^\d+\/900 · \d+ s · BasedXL$/.test(document.title)`);
     await cancelled();
   });
 
