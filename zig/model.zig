@@ -12,7 +12,8 @@
 //! - `model/taesd.zig` decodes them roughly, for previews.
 //! - `model/upscaler.zig` enlarges images.
 //! - `model/network.zig` is a network beside the model, which jobs name: `model/controlnet.zig`,
-//!   `model/ip_adapter.zig`, and `model/clip_vision.zig`, which shows images to that.
+//!   `model/t2i_adapter.zig`, `model/ip_adapter.zig`, and `model/clip_vision.zig`, which shows
+//!   images to that.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;

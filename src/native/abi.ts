@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 33;
+export const abiVersion = 34;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -235,6 +235,7 @@ export const NetworkKind = {
   clip_vision: 1,
   ip_adapter: 2,
   upscaler: 3,
+  t2i_adapter: 4,
 } as const;
 
 export const IpProjection = {
@@ -1047,6 +1048,26 @@ export function writeUpscalerConfig(v: DataView, at: number, s: UpscalerConfig):
   v.setUint32(at + 16, Number(s.unshuffle), true);
   v.setUint32(at + 20, Number(s.upsampleCount), true);
   v.setUint32(at + 24, Number(s.shuffle), true);
+}
+
+export interface T2iAdapterConfig {
+  inChannels: number | boolean;
+  levelCount: number | boolean;
+  channels: number[];
+  blockCount: number | boolean;
+  downscaleFactor: number | boolean;
+}
+
+export const sizeOfT2iAdapterConfig = 48;
+
+export function writeT2iAdapterConfig(v: DataView, at: number, s: T2iAdapterConfig): void {
+  v.setUint32(at + 0, Number(s.inChannels), true);
+  v.setUint32(at + 4, Number(s.levelCount), true);
+  for (let i = 0; i < 8; i++) {
+    v.setUint32(at + 8 + i * 4, s.channels[i] ?? 0, true);
+  }
+  v.setUint32(at + 40, Number(s.blockCount), true);
+  v.setUint32(at + 44, Number(s.downscaleFactor), true);
 }
 
 export const zeroRequest: Request = {

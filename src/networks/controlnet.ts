@@ -14,10 +14,7 @@ import { Shapes } from "../models/single-file/shapes.ts";
 import { type UnetShape, unetShapeOf } from "../models/single-file/unet-shape.ts";
 import { findWeightFiles } from "../models/weight-files.ts";
 import { controlNetModuleNames } from "./controlnet-names.ts";
-import type { ControlNetConfig, ControlNetNetwork } from "./network.ts";
-
-/** What a network beside a model must fit. */
-export type Fitting = Pick<Model, "unet" | "vae" | "clip2" | "name">;
+import type { ControlNetConfig, ControlNetNetwork, Fitting } from "./network.ts";
 
 /** Opens the folder. Rejects with "bad-model" for a config that is for another model. */
 export async function openControlNetFolder(

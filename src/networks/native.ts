@@ -9,6 +9,7 @@ import {
   sizeOfIpAdapterConfig,
   sizeOfIpAdapterUse,
   sizeOfNetwork,
+  sizeOfT2iAdapterConfig,
   sizeOfUpscalerConfig,
   writeClipVisionConfig,
   writeControlNetConfig,
@@ -16,6 +17,7 @@ import {
   writeIpAdapterConfig,
   writeIpAdapterUse,
   writeNetwork,
+  writeT2iAdapterConfig,
   writeUpscalerConfig,
 } from "../native/abi.ts";
 import type { NetworkStructs } from "../native/handle.ts";
@@ -138,6 +140,12 @@ function configBytes(network: Network): Uint8Array {
           unet: unetConfigOf(config.unet, config.timeIdCount),
           embeddingLevelCount: config.embeddingChannels.length,
         }),
+      );
+    }
+    case "t2i_adapter": {
+      const { config } = network;
+      return struct(sizeOfT2iAdapterConfig, (view) =>
+        writeT2iAdapterConfig(view, 0, { ...config, levelCount: config.channels.length }),
       );
     }
     case "clip_vision":

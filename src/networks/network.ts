@@ -3,7 +3,7 @@
  * are. A kind is a file beside this one that gives one of these.
  */
 import type { UnetConfig } from "../models/config.ts";
-import type { ComponentWeights } from "../models/model.ts";
+import type { ComponentWeights, Model } from "../models/model.ts";
 
 /** ControlNetModel, or ControlNetUnionModel. */
 export interface ControlNetConfig {
@@ -61,6 +61,21 @@ export interface ControlNetNetwork extends Named {
   config: ControlNetConfig;
 }
 
+/** full_adapter_xl */
+export interface T2iAdapterConfig {
+  /** 3, or 1 for grey. */
+  inChannels: number;
+  channels: number[];
+  /** Residual layers of each block. */
+  blockCount: number;
+  downscaleFactor: number;
+}
+
+export interface T2iAdapterNetwork extends Named {
+  kind: "t2i_adapter";
+  config: T2iAdapterConfig;
+}
+
 export interface ClipVisionNetwork extends Named {
   kind: "clip_vision";
   config: ClipVisionConfig;
@@ -72,7 +87,7 @@ export interface IpAdapterNetwork extends Named {
 }
 
 /** What steers the UNet by a hint image. */
-export type ControlNetwork = ControlNetNetwork;
+export type ControlNetwork = ControlNetNetwork | T2iAdapterNetwork;
 
 /** RRDBNet (ESRGAN, Real-ESRGAN), or SRVGGNetCompact. */
 export interface UpscalerConfig {
@@ -98,3 +113,6 @@ export interface UpscalerNetwork extends Named {
 }
 
 export type Network = ControlNetwork | ClipVisionNetwork | IpAdapterNetwork | UpscalerNetwork;
+
+/** What a network beside a model must fit. */
+export type Fitting = Pick<Model, "unet" | "vae" | "vaeFactor" | "clip2" | "name">;

@@ -138,10 +138,8 @@ export async function controlUses(
     controls.map(async ({ network, image, preprocess, ...use }) => {
       const fitted = await resized(image, size, "cover");
       const { pixels } = await makeHint(fitted, preprocess);
-      return {
-        ...useOf({ network, ...use }),
-        image: network.config.isBgr ? swapped(pixels) : pixels,
-      };
+      const isBgr = network.kind === "controlnet" && network.config.isBgr;
+      return { ...useOf({ network, ...use }), image: isBgr ? swapped(pixels) : pixels };
     }),
   );
 }
@@ -196,8 +194,9 @@ function eachOf<T>(values: readonly T[], count: number, fallback?: T): T[] {
   return Array.from({ length: count }, (_, i) => values[i] ?? values[0] ?? fallback!);
 }
 
-function typeOf({ config, name }: ControlNetwork, given: number | null, naming: Naming): number {
-  const count = config.controlTypeCount;
+function typeOf(network: ControlNetwork, given: number | null, naming: Naming): number {
+  const { name } = network;
+  const count = network.kind === "controlnet" ? network.config.controlTypeCount : 0;
   const flag = naming("controlType");
   if (count === 0) {
     if (given === null) return 0;

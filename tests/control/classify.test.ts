@@ -131,6 +131,8 @@ const files: [string, Record<string, number[]> | string[]][] = [
     "a ControlNet for Stable Diffusion 1.5",
     { "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [320, 768] },
   ],
+  ["an adapter (T2I-Adapter)", ["adapter.conv_in.weight", "adapter.body.0.resnets.0.block1.bias"]],
+  ["an adapter (T2I-Adapter)", ["conv_in.weight", "body.0.block1.weight"]],
   ["an adapter (IP-Adapter)", ["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"]],
   [
     "a VAE of SDXL or Stable Diffusion 1.5",

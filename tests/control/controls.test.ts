@@ -17,6 +17,7 @@ afterAll(removeControls);
 const golden = join(import.meta.dir, "../fixtures/golden/model");
 const model = await openModelFolder(golden);
 const plain = controlFolder("plain");
+const adapter = controlFolder("adapter");
 
 /** diffusers' keys to the original ones. */
 function original(key: string): string {
@@ -25,6 +26,14 @@ function original(key: string): string {
     ({ diffusers }) => diffusers === key.slice(0, dot),
   );
   return `control_model.${module!.original}${key.slice(dot)}`;
+}
+
+/** Likewise of a T2I-Adapter, whose layers are counted over all blocks. */
+function originalOfAdapter(key: string): string {
+  return key
+    .replace(/^adapter\./, "")
+    .replace(/^body\.(\d+)\.resnets\.(\d+)/, (_, i, j) => `body.${2 * Number(i) + Number(j)}`)
+    .replace(/^body\.(\d+)\.in_conv/, (_, i) => `body.${2 * Number(i)}.in_conv`);
 }
 
 describe("single files are the folder", () => {
@@ -42,6 +51,18 @@ describe("single files are the folder", () => {
     const file = await openControl(controlFile("plain", original), model);
     expect(comparable(file)).toEqual(comparable(folder));
     expect([...file.weights.names!.keys()]).toContain("controlnet_cond_embedding.blocks.5.weight");
+  });
+
+  test.each([
+    ["diffusers' keys", (key: string) => key],
+    ["the original keys", originalOfAdapter],
+  ])("a T2I-Adapter with %s", async (_, rename) => {
+    const folder = await openControl(controlFolder("adapter"), model);
+    const file = await openControl(controlFile("adapter", rename), model);
+    expect(file.kind).toBe("t2i_adapter");
+    expect(file.config).toEqual(folder.config);
+    const names = [...folder.weights.names!.keys()];
+    expect([...file.weights.names!]).toEqual(names.map((key) => [key, { name: rename(key) }]));
   });
 
   /** Without what a ControlNet does not read of its UNet. */
@@ -98,6 +119,12 @@ describe("refused", () => {
     ["global_pool_conditions", { ...usual, controlnet: [other({ global_pool_conditions: true })] }],
     ["_class_name", { ...usual, controlnet: [other({ ...noAttention, _class_name: "X" })] }],
     ["Control-LoRA", { ...usual, controlnet: [controlLora()] }],
+    ["is for union ControlNets", { ...usual, controlnet: [adapter], controlType: [3] }],
+    [
+      "adapter_type",
+      { ...usual, controlnet: [controlFolder("adapter", { adapter_type: "light_adapter" })] },
+    ],
+    ["another model than SDXL", { ...usual, controlnet: [lightAdapter()] }],
     ["_class_name", { ...usual, controlnet: [join(golden, "vae")] }],
     [
       "the diffusion model",
@@ -113,6 +140,11 @@ describe("refused", () => {
     expect(sentence).toContain(words);
     expect(sentence).toMatch(/^[^\n]{10,600}\.$/);
   });
+
+  function lightAdapter(): string {
+    const rename = (key: string) => (key === "adapter.conv_in.weight" ? `${key}_` : key);
+    return controlFile("adapter", rename);
+  }
 
   function controlLora(): string {
     return controlFile("small", (key) => (key === "conv_in.bias" ? "lora_controlnet" : key));

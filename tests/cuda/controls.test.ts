@@ -1,5 +1,6 @@
 /**
- * Two ControlNets on two ranks of the emulated driver: graphs as without, in f16 near the CPU.
+ * ControlNets and a T2I-Adapter on two ranks of the emulated driver: graphs as without, in f16 near
+ * the CPU.
  */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -16,7 +17,7 @@ afterAll(removeControls);
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 const size = { width: 32, height: 64 };
 
-const kinds = ["plain", "small"] as const;
+const kinds = ["plain", "small", "adapter"] as const;
 
 test("as on the CPU, with graphs and without", async () => {
   const rankCount = 2;
@@ -25,7 +26,7 @@ test("as on the CPU, with graphs and without", async () => {
     ...{ syncMode: "full_sync", wantLatents: true },
     controlnet: kinds.map((kind) => controlFolder(kind)),
     ...{ controlImage: [controlHint(size.width, size.height)], controlScale: [0.7] },
-    controlStart: [0, 0.3],
+    controlStart: [0, 0.3, 0],
   };
   const latentsOn = async (device: "cpu" | "cuda-emulated", cudaGraphs: boolean) => {
     const devices = { device, rankCount, cudaGraphs, shareGpu: true };

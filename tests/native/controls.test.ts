@@ -1,7 +1,7 @@
 /**
  * Images that ControlNets steer against diffusers (tests/fixtures/controls.*, made by
- * tests/reference/make_controls.py): one, a small one, two at once, a union one; on several ranks,
- * in batches, from single files, with steps that reuse deep features.
+ * tests/reference/make_controls.py): one, a small one, two at once, a union one, a T2I-Adapter; on
+ * several ranks, in batches, from single files, with steps that reuse deep features.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -35,6 +35,7 @@ const networks: Record<ControlKind, string> = {
   plain: controlFolder("plain"),
   small: controlFolder("small"),
   union: controlFolder("union"),
+  adapter: controlFolder("adapter"),
 };
 const hints = [0, 1].map((turn) => controlHint(side, side, turn === 1));
 
@@ -88,7 +89,7 @@ describe("equal to diffusers", () => {
 describe.each([2, 3, 4])("%d ranks", (rankCount) => {
   const tall = { width: 32, height: 128, stepCount: 3 };
 
-  test.each(["two", "union"])("%s, in full_sync, is that of one", async (what) => {
+  test.each(["two", "union", "adapter"])("%s, in full_sync, is that of one", async (what) => {
     // Branches of their own, and rows of all branches.
     for (const splitBatch of [true, false]) {
       const request = { ...controlled(what), ...tall, splitBatch };

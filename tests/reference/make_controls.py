@@ -1,8 +1,8 @@
-"""Records images that ControlNets steer in diffusers, for tests/native/controls.test.ts.
+"""Records images that hints steer in diffusers, for tests/native/controls.test.ts.
 
 Run from the repository root: python tests/reference/make_controls.py
 Writes tests/fixtures/controls.*: latents of the golden model with one ControlNet, a small one, two
-at once and a union one, whose weights follow from formula_weights.py by their names and shapes.
+at once, a union one and a T2I-Adapter, whose weights follow from formula_weights.py by their names and shapes.
 The hint follows from its places alone.
 """
 
@@ -13,7 +13,9 @@ from diffusers import (
     ControlNetModel,
     ControlNetUnionModel,
     StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetUnionPipeline,
+    T2IAdapter,
 )
 from formula_weights import formula_tensor
 from harness import load_pipeline, save
@@ -34,6 +36,7 @@ RUNS = {
     "small": [("small", 1.0, 0.2, 0.8)],
     "two": [("plain", 0.7, 0.0, 0.6), ("small", 0.5, 0.2, 1.0)],
     "union": [("union", 0.7, 0.0, 1.0)],
+    "adapter": [("adapter", 0.8, 0.0, 0.8)],
 }
 
 
@@ -41,6 +44,22 @@ def hint(turn):
     y, x, c = numpy.mgrid[0:SIDE, 0:SIDE, 0:3]
     values = ((3 * x + 7 * y + 50 * c + x * y // 16) % 256).astype(numpy.uint8)
     return Image.fromarray(values[:, ::-1].copy() if turn else values)
+
+
+def adapter():
+    made = T2IAdapter(
+        in_channels=3, channels=[32, 64, 128, 128], num_res_blocks=2, downscale_factor=16,
+        adapter_type="full_adapter_xl",
+    )
+    return with_formula(made.eval(), "adapter")
+
+
+def with_formula(made, kind):
+    state = made.state_dict()
+    for name, value in state.items():
+        state[name] = torch.from_numpy(formula_tensor(f"control_{kind}", name, tuple(value.shape)))
+    made.load_state_dict(state)
+    return made
 
 
 def network(kind, unet):
@@ -54,12 +73,21 @@ def network(kind, unet):
     known = ControlNetUnionModel if kind == "union" else ControlNetModel
     if kind == "union":
         own |= {"num_control_type": 6, "num_trans_channel": 32, "num_proj_channel": 32}
-    made = known.from_config(own).eval()
-    state = made.state_dict()
-    for name, value in state.items():
-        state[name] = torch.from_numpy(formula_tensor(f"control_{kind}", name, tuple(value.shape)))
-    made.load_state_dict(state)
-    return made
+    return with_formula(known.from_config(own).eval(), kind)
+
+
+def guidance(what, scales, starts, ends):
+    if what == "adapter":
+        return {
+            "adapter_conditioning_scale": scales[0],
+            "adapter_conditioning_factor": ends[0],
+        }
+    one = len(scales) == 1
+    return {
+        "controlnet_conditioning_scale": scales[0] if one else scales,
+        "control_guidance_start": starts[0] if one else starts,
+        "control_guidance_end": ends[0] if one else ends,
+    }
 
 
 def main():
@@ -70,6 +98,7 @@ def main():
     shared["force_zeros_for_empty_prompt"] = own.config.force_zeros_for_empty_prompt
     shared["add_watermarker"] = False
     nets = {kind: network(kind, own.unet) for kind in ["plain", "small", "union"]}
+    nets["adapter"] = adapter()
     tensors, notes = {}, []
     for what, uses in RUNS.items():
         used = [nets[kind] for kind, *_ in uses]
@@ -79,8 +108,14 @@ def main():
             if is_union
             else StableDiffusionXLControlNetPipeline
         )
-        pipeline = known(
-            controlnet=used if len(used) > 1 else used[0], scheduler=own.scheduler, **shared
+        pipeline = (
+            StableDiffusionXLAdapterPipeline(adapter=used[0], scheduler=own.scheduler, **{
+                name: part for name, part in shared.items() if name != "add_watermarker"
+            })
+            if what == "adapter"
+            else known(
+                controlnet=used if len(used) > 1 else used[0], scheduler=own.scheduler, **shared
+            )
         )
         pipeline.set_progress_bar_config(disable=True)
         for name, kind in SAMPLERS:
@@ -100,10 +135,8 @@ def main():
                 output_type="latent",
                 width=SIDE,
                 height=SIDE,
-                controlnet_conditioning_scale=scales[0] if one else scales,
-                control_guidance_start=starts[0] if one else starts,
-                control_guidance_end=ends[0] if one else ends,
                 **hints,
+                **guidance(what, scales, starts, ends),
             ).images
             run = f"{what}_{name}"
             tensors[run] = latents.flatten()[::STRIDE]

@@ -10,7 +10,7 @@ import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
 
 const unet = join(import.meta.dir, "../fixtures/golden/model/unet");
 
-export type ControlKind = "plain" | "small" | "union";
+export type ControlKind = "plain" | "small" | "union" | "adapter";
 
 const folders: string[] = [];
 
@@ -62,6 +62,7 @@ const widths = [32, 64, 128];
 const typeCount = 6;
 
 function configOf(kind: ControlKind): object {
+  if (kind === "adapter") return { _class_name: "T2IAdapter", adapter_type: "full_adapter_xl" };
   const {
     _class_name: _,
     up_block_types: __,
@@ -86,6 +87,7 @@ function configOf(kind: ControlKind): object {
 
 /** The UNet's first half, and what a ControlNet has beside it. */
 function controlShapes(kind: ControlKind): Record<string, number[]> {
+  if (kind === "adapter") return adapterShapes();
   const { tensors } = readSafetensorsHeader(join(unet, "diffusion_pytorch_model.safetensors"));
   const half = /^(conv_in|time_embedding|add_embedding|down_blocks|mid_block)\./;
   const without = /attentions|^mid_block\.resnets\.1/;
@@ -122,6 +124,26 @@ function controlShapes(kind: ControlKind): Record<string, number[]> {
   for (const norm of ["ln_1", "ln_2"]) {
     shapes[`${block}.${norm}.weight`] = [width];
     shapes[`${block}.${norm}.bias`] = [width];
+  }
+  return shapes;
+}
+
+/** full_adapter_xl with the golden UNet's widths. */
+function adapterShapes(): Record<string, number[]> {
+  const shapes: Record<string, number[]> = {};
+  const add = (name: string, ...shape: number[]) => {
+    shapes[`adapter.${name}.weight`] = shape;
+    shapes[`adapter.${name}.bias`] = [shape[0]!];
+  };
+  add("conv_in", widths[0]!, 3 * 16 * 16, 3, 3);
+  const channels = [...widths, widths.at(-1)!];
+  for (const [i, width] of channels.entries()) {
+    const below = channels[Math.max(0, i - 1)]!;
+    if (below !== width) add(`body.${i}.in_conv`, width, below, 1, 1);
+    for (const j of [0, 1]) {
+      add(`body.${i}.resnets.${j}.block1`, width, width, 3, 3);
+      add(`body.${i}.resnets.${j}.block2`, width, width, 1, 1);
+    }
   }
   return shapes;
 }

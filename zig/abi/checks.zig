@@ -265,19 +265,18 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
         if (use.network_index >= network_count) return refuse("a hint without a network", .{});
         if (!std.math.isFinite(use.scale)) return refuse("a hint's scale of {d}", .{use.scale});
         const network = all[use.network_index];
-        switch (network.kind) {
-            .controlnet => {
-                const config = std.mem.bytesToValue(
-                    configs.ControlNetConfig,
-                    network.config.slice(),
-                );
-                if (use.control_type >= @max(1, config.control_type_count)) {
-                    return refuse("a hint of type {d}", .{use.control_type});
-                }
-            },
+        const type_count = switch (network.kind) {
+            .controlnet => std.mem.bytesToValue(
+                configs.ControlNetConfig,
+                network.config.slice(),
+            ).control_type_count,
+            .t2i_adapter => 0,
             .clip_vision, .ip_adapter, .upscaler => {
                 return refuse("a hint for another network", .{});
             },
+        };
+        if (use.control_type >= @max(1, type_count)) {
+            return refuse("a hint of type {d}", .{use.control_type});
         }
         if (use.image.len != 3 * (pixels orelse 0)) {
             return refuse("a hint of {d} bytes", .{use.image.len});

@@ -22,7 +22,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 33;
+pub const abi_version: u32 = 34;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -515,13 +515,13 @@ pub const constants = .{
 };
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
-    configs.ClipConfig,       configs.TextConfig,     configs.UnetConfig,      configs.VaeConfig,
-    configs.TaesdConfig,      models.ModelConfig,     Bytes,                   WeightName,
-    SessionOptions,           Tokens,                 TestHooks,               Request,
-    backend.Update,           GpuReportOptions,       Adapter,                 AdapterTarget,
-    backend.StepCoefficients, pipeline.StepReuse,     VerifyOptions,           Network,
-    configs.ControlNetConfig, ControlUse,             configs.IpAdapterConfig, IpAdapterUse,
-    configs.ClipVisionConfig, configs.UpscalerConfig,
+    configs.ClipConfig,       configs.TextConfig,     configs.UnetConfig,       configs.VaeConfig,
+    configs.TaesdConfig,      models.ModelConfig,     Bytes,                    WeightName,
+    SessionOptions,           Tokens,                 TestHooks,                Request,
+    backend.Update,           GpuReportOptions,       Adapter,                  AdapterTarget,
+    backend.StepCoefficients, pipeline.StepReuse,     VerifyOptions,            Network,
+    configs.ControlNetConfig, ControlUse,             configs.IpAdapterConfig,  IpAdapterUse,
+    configs.ClipVisionConfig, configs.UpscalerConfig, configs.T2iAdapterConfig,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };

@@ -28,12 +28,13 @@ pub const Additions = struct {
     pub const Scaled = struct { of: Residuals, factor: f32 };
 
     residuals: []const Scaled = &.{},
-    /// By down block, and behind them those of the mid block.
-    features: []const []const ScaledTensor = &.{},
+    /// By down block, and behind them those of the mid block: the first `feature_count` of each.
+    features: []const []ScaledTensor = &.{},
+    feature_count: usize = 0,
 
-    /// Those of a down block, or behind these of the mid block.
     pub fn featuresAt(additions: Additions, block: usize) []const ScaledTensor {
-        return if (block < additions.features.len) additions.features[block] else &.{};
+        if (block >= additions.features.len) return &.{};
+        return additions.features[block][0..additions.feature_count];
     }
 
     /// Adds to every skip that there is.

@@ -229,6 +229,28 @@ pub const T2iAdapterConfig = extern struct {
     /// num_res_blocks
     block_count: u32,
     downscale_factor: u32,
+
+    /// Refuses one that is for another model: its features are added behind three down blocks, of
+    /// which the first has no attention, and behind the mid block.
+    pub fn check(
+        adapter: *const T2iAdapterConfig,
+        model: *const ModelConfig,
+        d: *Diagnostics,
+    ) Error!void {
+        const unet = &model.unet;
+        const has_levels = adapter.level_count == 4 and unet.level_count == 3 and
+            unet.downAttentions(0).len == 0 and unet.downAttentions(1).len > 0 and
+            unet.downAttentions(2).len > 0 and unet.mid_block != .none;
+        try expect(has_levels, d, "the T2I-Adapter must have features for SDXL's blocks");
+        for (0..adapter.level_count) |i| {
+            const is_same = adapter.channels[i] == unet.block_out_channels[@min(i, 2)];
+            try expect(is_same, d, "the T2I-Adapter must have the channels of the UNet");
+        }
+        const is_half = adapter.downscale_factor == 2 * model.vae.factor();
+        try expect(is_half, d, "the T2I-Adapter must begin at half the latent's size");
+        const is_image = adapter.in_channels == 1 or adapter.in_channels == 3;
+        try expect(is_image, d, "the T2I-Adapter must read RGB or grey");
+    }
 };
 
 /// CLIPVisionModelWithProjection.

@@ -11,17 +11,25 @@ const ControlNet = @import("controlnet.zig").ControlNet;
 const Upscaler = @import("upscaler.zig").Upscaler;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const IpAdapter = @import("ip_adapter.zig").IpAdapter;
+const T2iAdapter = @import("t2i_adapter.zig").T2iAdapter;
 const weights = @import("../weights.zig");
 
 pub const Error = weights.Error || configs.Error;
 
-pub const NetworkKind = enum(u32) { controlnet = 0, clip_vision = 1, ip_adapter = 2, upscaler = 3 };
+pub const NetworkKind = enum(u32) {
+    controlnet = 0,
+    clip_vision = 1,
+    ip_adapter = 2,
+    upscaler = 3,
+    t2i_adapter = 4,
+};
 
 pub const Config = union(NetworkKind) {
     controlnet: configs.ControlNetConfig,
     clip_vision: configs.ClipVisionConfig,
     ip_adapter: configs.IpAdapterConfig,
     upscaler: configs.UpscalerConfig,
+    t2i_adapter: configs.T2iAdapterConfig,
 };
 
 /// One that a job names; the memory is the job's.
@@ -45,6 +53,7 @@ pub const Network = struct {
         clip_vision: ClipVisionModel,
         ip_adapter: IpAdapter,
         upscaler: Upscaler,
+        t2i_adapter: T2iAdapter,
     };
 
     /// Maps the files and checks every key and shape without reading the data. Must not move.
@@ -77,6 +86,7 @@ pub const Network = struct {
                 .ip_adapter = try .load(arena, view, config, &model.unet),
             },
             .upscaler => |*config| .{ .upscaler = try .load(arena, view, config) },
+            .t2i_adapter => |*config| .{ .t2i_adapter = try .load(arena, view, config) },
         };
         for (network.resident.weights.items) |weight| weight.block = network.block;
         network.weights = network.resident.weights.items;
@@ -100,7 +110,7 @@ pub const Network = struct {
     pub fn contextSlotCount(network: *const Network) u32 {
         return switch (network.graph) {
             .controlnet => |*net| net.context_slot_count,
-            .clip_vision, .ip_adapter, .upscaler => 0,
+            .clip_vision, .ip_adapter, .upscaler, .t2i_adapter => 0,
         };
     }
 };

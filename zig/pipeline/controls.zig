@@ -21,7 +21,9 @@ const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 const Reuse = @import("../model/reuse.zig").Reuse;
+const ScaledTensor = @import("../model/unet_blocks.zig").ScaledTensor;
 const Shape = @import("../tensor.zig").Shape;
+const T2iAdapter = @import("../model/t2i_adapter.zig").T2iAdapter;
 const Tensor = @import("../tensor.zig").Tensor;
 
 /// What the ControlNets read of the prompts, each at its use in `out`.
@@ -36,27 +38,33 @@ pub fn condition(
             own.* = try net.condition(rank.context(), inputs, use.control_type, room);
         },
         .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
+        .t2i_adapter => {},
     };
 }
 
 pub const Controls = struct {
     uses: []Use,
-    /// Room for the additions of a step.
+    /// Room for the additions of a step: residuals, and features by the UNet's down blocks and
+    /// its mid block.
     scaled: []Additions.Scaled,
+    features: [][]ScaledTensor,
 
     /// Computes what follows from the hints.
     pub fn init(rank: *Rank) Error!Controls {
         const all = rank.job.controls;
+        const block_count = rank.model.unet.down_blocks.len + 1;
         const controls: Controls = .{
             .uses = try rank.arena.alloc(Use, all.len),
             .scaled = try rank.arena.alloc(Additions.Scaled, all.len),
+            .features = try rank.arena.alloc([]ScaledTensor, block_count),
         };
+        for (controls.features) |*list| list.* = try rank.arena.alloc(ScaledTensor, all.len);
         for (controls.uses, all) |*own, *use| own.* = try .init(rank, use);
         return controls;
     }
 
     pub fn deinit(controls: *Controls, rank: *Rank) void {
-        for (controls.uses) |*own| rank.b.free(own.hint);
+        for (controls.uses) |*own| for (own.whole) |tensor| rank.b.free(tensor);
     }
 
     /// Before the first step of a run, on a rank that is not idle. `sample` is the UNet's input.
@@ -64,8 +72,10 @@ pub const Controls = struct {
     pub fn openRun(controls: *Controls, rank: *Rank, sample: Shape, step_first: u32) Error!void {
         for (controls.uses, 0..) |*own, i| {
             own.has_residuals = false;
-            own.rows = try rowsOf(rank, own.hint, sample);
-            own.residuals = try own.net.allocResiduals(rank.arena, rank.b, sample);
+            for (own.rows, own.whole) |*rows, whole| rows.* = try rowsOf(rank, whole, sample);
+            own.is_open = true;
+            const net = own.net orelse continue;
+            own.residuals = try net.allocResiduals(rank.arena, rank.b, sample);
             const exchange = rank.controlExchange(i, rank.branches);
             try exchange.open(rank.arena, @max(step_first, own.use.step_first));
         }
@@ -75,9 +85,9 @@ pub const Controls = struct {
         for (controls.uses, 0..) |*own, i| {
             rank.controlExchange(i, rank.branches).close();
             if (own.residuals) |residuals| residuals.free(rank.b);
-            if (own.rows) |rows| rank.b.free(rows);
             own.residuals = null;
-            own.rows = null;
+            if (own.is_open) for (own.rows) |rows| rank.b.free(rows);
+            own.is_open = false;
         }
     }
 
@@ -91,7 +101,7 @@ pub const Controls = struct {
         inputs: Inputs,
     ) Error!void {
         for (controls.uses, 0..) |*own, i| {
-            if (!own.use.isActiveAt(step_index)) continue;
+            if (own.net == null or !own.use.isActiveAt(step_index)) continue;
             if (own.has_residuals and inputs.reuse.deep == .reuse) continue;
             own.has_residuals = true;
             const exchange = rank.controlExchange(i, rank.branches);
@@ -113,15 +123,27 @@ pub const Controls = struct {
     /// What the UNet adds in a step, noted in `key`. Valid until the next call.
     pub fn additionsAt(controls: *Controls, step_index: u32, key: *GraphKey) Additions {
         var count: usize = 0;
+        var feature_count: usize = 0;
         for (controls.uses, 0..) |*own, i| {
             const factor = own.use.scale;
             if (!own.use.isActiveAt(step_index) or factor == 0) continue;
             key.control_networks[i] = own.network_id;
             key.control_factors[i] = @bitCast(factor);
-            controls.scaled[count] = .{ .of = own.residuals.?, .factor = factor };
-            count += 1;
+            if (own.residuals) |residuals| {
+                controls.scaled[count] = .{ .of = residuals, .factor = factor };
+                count += 1;
+                continue;
+            }
+            for (controls.features, own.rows) |list, rows| {
+                list[feature_count] = .{ .tensor = rows, .factor = factor };
+            }
+            feature_count += 1;
         }
-        return .{ .residuals = controls.scaled[0..count] };
+        return .{
+            .residuals = controls.scaled[0..count],
+            .features = controls.features,
+            .feature_count = feature_count,
+        };
     }
 };
 
@@ -138,24 +160,42 @@ pub const Inputs = struct {
 /// One use of a network in a job.
 const Use = struct {
     use: *const ControlUse,
-    net: *const ControlNet,
+    /// Null for a T2I-Adapter.
+    net: ?*const ControlNet,
     network_id: u32,
-    /// What the hint adds, of the whole image.
-    hint: Tensor,
-    /// This rank's rows of it, for each element of the batch; lasts as long as a run.
-    rows: ?Tensor = null,
+    /// What follows from the hint, of the whole image: a ControlNet's one tensor, or an adapter's
+    /// features.
+    whole: []Tensor,
+    /// This rank's rows of these, for each element of the batch; they last as long as a run.
+    rows: []Tensor,
+    is_open: bool = false,
     /// Likewise, where the UNet reads them.
     residuals: ?Residuals = null,
     has_residuals: bool = false,
 
     fn init(rank: *Rank, use: *const ControlUse) Error!Use {
         const network = rank.networks[use.network_index];
-        const net = switch (network.graph) {
-            .controlnet => |*net| net,
+        var net: ?*const ControlNet = null;
+        var whole: []Tensor = undefined;
+        switch (network.graph) {
+            .controlnet => |*one| {
+                net = one;
+                whole = try rank.arena.alloc(Tensor, 1);
+                whole[0] = try embedHint(rank, use, one);
+            },
+            .t2i_adapter => |*adapter| {
+                whole = try rank.arena.alloc(Tensor, adapter.body.len);
+                try adapterFeatures(rank, use, adapter, whole);
+            },
             .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
+        }
+        return .{
+            .use = use,
+            .net = net,
+            .network_id = network.id,
+            .whole = whole,
+            .rows = try rank.arena.alloc(Tensor, whole.len),
         };
-        const hint = try embedHint(rank, use, net);
-        return .{ .use = use, .net = net, .network_id = network.id, .hint = hint };
     }
 };
 
@@ -169,13 +209,13 @@ fn forwardControl(
     try ctx.exchange.beginStep();
     // Its residuals are kept as deep features are.
     if (is_deep) try ctx.exchange.enterDeep();
-    try own.net.forward(
+    try own.net.?.forward(
         ctx,
         inputs.sample,
         inputs.halo,
         inputs.timestep,
         conditioning,
-        own.rows.?,
+        own.rows[0],
         own.residuals.?,
     );
     if (is_deep) try ctx.exchange.leaveDeep();
@@ -209,6 +249,33 @@ fn embedHint(rank: *Rank, use: *const ControlUse, net: *const ControlNet) Error!
     return hint;
 }
 
+/// Of the whole image, at the size of each block of the UNet.
+fn adapterFeatures(
+    rank: *Rank,
+    use: *const ControlUse,
+    adapter: *const T2iAdapter,
+    out: []Tensor,
+) Error!void {
+    const b = rank.b;
+    const config = &adapter.config;
+    const factor = config.downscale_factor / rank.model.config.vae.factor();
+    const shape: Shape = .{
+        .batch = 1,
+        .rows = rank.job.latent_rows / factor,
+        .width = rank.job.latent_width / factor,
+        .channels = config.in_channels * config.downscale_factor * config.downscale_factor,
+    };
+    const values: []const f32 = if (rank.isPlanning())
+        &.{}
+    else
+        try adapter.unshuffled(rank.arena, use.image, shape);
+    const image = try b.uploadFloats(shape, values);
+    defer b.free(image);
+    const patches: [1]Patch = .{.{ .row_first = 0, .row_count = rank.job.latent_rows }};
+    var exchange: Exchange = .ofSinglePatch(b, &patches);
+    try adapter.forward(.{ .b = b, .exchange = &exchange }, image, out);
+}
+
 /// 0 to 1, as diffusers has hints.
 fn pixelsOf(rank: *Rank, image: []const u8) Error![]const f32 {
     if (rank.isPlanning()) return &.{};
@@ -228,10 +295,12 @@ fn meanOf(rank: *Rank, values: []const f32, channels: usize) Error![]f32 {
     return mean;
 }
 
-/// This rank's rows of `whole` (1, rows, width, channels), once for each element of the batch.
+/// This rank's rows of `whole` (1, rows, width, channels), once for each element of the batch; it
+/// may have fewer rows than the latent.
 fn rowsOf(rank: *Rank, whole: Tensor, sample: Shape) Error!Tensor {
     const patch = rank.exchange.patches[rank.exchange.index];
-    const rows = try rank.copyOfRows(whole, patch.row_first, patch.row_count);
+    const factor = rank.job.latent_rows / whole.shape.rows;
+    const rows = try rank.copyOfRows(whole, patch.row_first / factor, patch.row_count / factor);
     if (sample.batch == 1) return rows;
     var shape = rows.shape;
     shape.batch = sample.batch;

@@ -99,7 +99,10 @@ pub fn emptyConditionings(
         conditioning.controls = try arena.alloc(?Conditioning, job.controls.len);
         for (conditioning.controls, job.controls) |*own, use| {
             const network = shape.networks[use.network_index];
-            own.* = try emptyConditioning(arena, network.contextSlotCount());
+            own.* = if (network.graph == .controlnet)
+                try emptyConditioning(arena, network.contextSlotCount())
+            else
+                null;
         }
     }
     return conditionings;

@@ -81,7 +81,8 @@ const addedParts: readonly { kind: FileKind; key: RegExp; detail?: string }[] = 
   { kind: "lora", key: /\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|dora_scale|diff(_b)?)$/ },
   { kind: "lora", key: /\.(oft_(blocks|diag)|[ab][12]\.weight|on_input)$|^lora_(unet|te\d?)_/ },
   { kind: "adapter", key: /^(ip_adapter|image_proj)\./, detail: "IP-Adapter" },
-  { kind: "adapter", key: /^adapter\.(body|conv_in)\.|^body\.0\.in_conv\./, detail: "T2I-Adapter" },
+  { kind: "adapter", key: /^adapter\.(body|conv_in)\./, detail: "T2I-Adapter" },
+  { kind: "adapter", key: /^body\.0\.(in_conv|block1)\./, detail: "T2I-Adapter" },
   { kind: "adapter", key: /\.motion_modules\./, detail: "AnimateDiff" },
 ];
 

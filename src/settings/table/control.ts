@@ -18,7 +18,7 @@ export const controlSettings = {
     group: "Control",
     hint: "MODEL",
     help:
-      "A ControlNet for the model, union ones too, that follows --control-image: a folder in " +
+      "A ControlNet (union ones too) or T2I-Adapter that follows --control-image: a folder in " +
       "diffusers' layout, a .safetensors file with diffusers' or original keys, a name in the " +
       `folders of models, or an id of the hub. Up to ${controlCountMax} by giving the flag ` +
       "several times, with the other --control flags once for all or for each. Default: none.",
