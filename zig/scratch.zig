@@ -10,8 +10,10 @@ const assert = std.debug.assert;
 pub const block_alignment = 256;
 /// Of the host's memory; addresses there need no more.
 const host_alignment = 64;
-/// Live tensors. SDXL has about 40 at once, most of them skip connections.
-pub const block_count_max = 512;
+/// Live tensors. SDXL has about 40 at once in a step, most of them skip connections. What prompts
+/// make lives longer: keys and values of its 70 cross-attentions, and of 34 in each of 4
+/// ControlNets, for each of 64 sets of prompts, twice where their lengths differ.
+pub const block_count_max = 32768;
 
 pub const Scratch = struct {
     base: usize,

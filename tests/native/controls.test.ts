@@ -98,6 +98,16 @@ describe.each([2, 3, 4])("%d ranks", (rankCount) => {
     }
   });
 
+  test("four at once, as many as there may be, are those of one", async () => {
+    const kinds = ["plain", "small", "plain", "small"] as const;
+    const request: GenerateRequest = {
+      ...{ ...tall, controlnet: kinds.map((kind) => networks[kind]), controlScale: [0.5] },
+      controlImage: [hints[0]!, hints[1]!, hints[1]!, hints[0]!],
+    };
+    const one = await run(1, request);
+    expect(relativeL2(await run(rankCount, request), one)).toBeLessThan(1e-5);
+  });
+
   test("every mode of exchange makes nearly the same", async () => {
     const request = { ...controlled("two"), ...tall, stepCount: 6, guidanceScale: 1 };
     const one = await run(1, request);
