@@ -19,7 +19,8 @@ setDefaultTimeout(200_000);
 
 describe.skipIf(chromium === null)("the page", () => {
   const outputs = newFolder();
-  const flags = ["--device", "cpu", "--gpus", "4"];
+  // By itself the server gives each image fewer ranks where the cores are busy.
+  const flags = ["--device", "cpu", "--gpus", "4", "--share", "4"];
   let server: ServeProcess;
   let browser: Browser;
   let context: BrowserContext;
