@@ -11,6 +11,7 @@ import type { ServeLog } from "../log.ts";
 import type { Lease, PipelinePool } from "../pool.ts";
 import type { ServeConfig } from "../settings.ts";
 import { chooseShare, type Share, type SpeedMeter } from "../share.ts";
+import { collectGarbage } from "./garbage.ts";
 import { batchKeyOf, type JobPart, partOf, requestOf } from "./generation.ts";
 import { type ImageDependencies, ImageFiles } from "./images.ts";
 import type { LiveJob } from "./live.ts";
@@ -115,6 +116,7 @@ export class Runner implements JobRunner {
       this.options.reports.begun(job);
     }
     void this.run(run).finally(() => {
+      collectGarbage();
       this.runs.delete(run);
       end();
       this.schedule();
