@@ -118,11 +118,19 @@ fn maskBlend(pair: *Pair) Error!void {
     const noise = try pair.tensorF32(shape);
     const mask = try pair.tensorF32(one);
     const signal, const noise_scale = .{ pair.random().float(f32), pair.random().float(f32) };
-    inline for (.{ "cpu", "cuda" }) |side| try @field(pair, side).maskBlend(.{
-        .latent = @field(latent, side),
-        .known = @field(known, side),
-        .noise = @field(noise, side),
-        .mask = @field(mask, side),
+    try pair.cpu.maskBlend(.{
+        .latent = latent.cpu,
+        .known = known.cpu,
+        .noise = noise.cpu,
+        .mask = mask.cpu,
+        .signal = signal,
+        .noise_scale = noise_scale,
+    });
+    try pair.cuda.maskBlend(.{
+        .latent = latent.cuda,
+        .known = known.cuda,
+        .noise = noise.cuda,
+        .mask = mask.cuda,
         .signal = signal,
         .noise_scale = noise_scale,
     });
