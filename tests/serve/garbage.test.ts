@@ -1,0 +1,40 @@
+/**
+ * What jobs leave in the server's heap once they have ended: nothing, counted in objects. The
+ * sessions compute nothing; what the native side keeps is measured by `bun run bench serve --soak`.
+ */
+import { heapStats } from "bun:jsc";
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { startTestServer, type TestServer } from "../support/serve-fixture.ts";
+
+// Hundreds of jobs, and the cores may be busy.
+setDefaultTimeout(60_000);
+
+test("jobs that have ended leave no objects", async () => {
+  await using server = await startTestServer({ stepMs: 0 });
+  // Code is compiled, and the log of events gets as long as it may.
+  await runJobs(server, 0, 300);
+  const before = await objectCount(server);
+  await runJobs(server, 300, 500);
+  // A job that is kept has dozens.
+  expect((await objectCount(server)) - before).toBeLessThan(200 * 2);
+});
+
+async function runJobs(server: TestServer, first: number, end: number): Promise<void> {
+  const sides = [320, 256, 192, 128];
+  for (let seed = first; seed < end; seed++) {
+    const [width, height] = [sides[seed % 4], sides[(seed >> 2) % 4]];
+    const { id } = await server.submit({ prompt: `a house ${seed}`, width, height, seed });
+    expect((await server.ended(id)).state).toBe("done");
+  }
+}
+
+async function objectCount(server: TestServer): Promise<number> {
+  // The fixture's own notes.
+  server.lines.length = 0;
+  server.log.images.length = 0;
+  for (let i = 0; i < 3; i++) {
+    Bun.gc(true);
+    await Bun.sleep(20);
+  }
+  return heapStats().objectCount;
+}
