@@ -11,9 +11,10 @@ pub const block_alignment = 256;
 /// Of the host's memory; addresses there need no more.
 const host_alignment = 64;
 /// Live tensors. SDXL has about 40 at once in a step, most of them skip connections. What prompts
-/// make lives longer: keys and values of its 70 cross-attentions, and of 34 in each of 4
-/// ControlNets, for each of 64 sets of prompts, twice where their lengths differ.
-pub const block_count_max = 32768;
+/// make lives longer: keys and values of its 70 cross-attentions, and of 34 in each ControlNet, for
+/// each set of prompts, twice where their lengths differ: room for 32 sets with a ControlNet. Every
+/// rank has this list.
+pub const block_count_max = 8192;
 
 pub const Scratch = struct {
     base: usize,
