@@ -5,7 +5,7 @@
 import { basename } from "node:path";
 import { BasedXLError, badOption, escaped } from "../errors.ts";
 import { adapterHash, HashCache } from "../library/hashes.ts";
-import { describeModel } from "../library/list.ts";
+import { describeModel, type ListedModel } from "../library/list.ts";
 import { isPathAlone, Library, modelFolders } from "../library/resolve.ts";
 import type { FoundModel } from "../library/scan.ts";
 import { stemOf } from "../library/scan.ts";
@@ -135,24 +135,12 @@ export class Catalog {
     this.files.refresh();
     await this.refreshVaes();
     const hashes = new HashCache();
-    const found = this.files.of("lora");
-    const adapters: ListedAdapter[] = [];
-    for (const model of found) {
-      const { name, path, kind, detail, problem } = await describeModel(model);
-      if (kind !== "lora" || problem !== null) continue;
+    this.adapters = (await this.files.listed("lora")).map(({ name, path, detail }) => {
       const sha256 = hashes.known(path);
-      adapters.push({ name, path, detail, hash: sha256 && adapterHash(sha256) });
-      // Headers are read without a pause: others have their turn between two files.
-      await Bun.sleep(0);
-    }
-    this.adapters = adapters;
-    const upscalers: string[] = [];
-    for (const model of this.files.of("upscaler")) {
-      const { name, kind } = await describeModel(model);
-      if (kind === "upscaler") upscalers.push(name);
-      await Bun.sleep(0);
-    }
-    this.upscalers = upscalers.sort();
+      return { name, path, detail, hash: sha256 && adapterHash(sha256) };
+    });
+    const upscalers = await this.files.listed("upscaler");
+    this.upscalers = upscalers.map(({ name }) => name).sort();
   }
 
   // --- internal ---
@@ -170,13 +158,15 @@ export class Catalog {
   }
 
   private async refreshVaes(): Promise<void> {
-    await this.vaes.refresh(this.models, this.files.of("vae"));
+    await this.vaes.refresh(this.models, await this.files.listed("vae"));
   }
 }
 
 /** Finds LoRAs and embeddings by name, in the folders of models alone. */
 class ListedFiles implements RequestFiles {
   private library: Library;
+  /** Files that were looked into, by their paths. */
+  private seen = new Map<string, ListedModel>();
 
   constructor(private readonly folders: readonly string[]) {
     this.library = new Library(folders);
@@ -184,13 +174,18 @@ class ListedFiles implements RequestFiles {
 
   refresh(): void {
     this.library = new Library(this.folders);
+    this.seen = new Map();
   }
 
-  /** Files that may be of this kind. */
-  of(kind: "lora" | "vae" | "upscaler"): readonly FoundModel[] {
-    return this.library.all().filter(({ folder }) => {
-      return folder.kind === kind || folder.kind === "any";
-    });
+  /** Files of this kind, by what they hold; each is looked into once between two refreshes. */
+  async listed(kind: "lora" | "vae" | "upscaler"): Promise<ListedModel[]> {
+    const listed: ListedModel[] = [];
+    for (const found of this.library.all()) {
+      if (found.folder.kind !== kind && found.folder.kind !== "any") continue;
+      const model = await this.described(found);
+      if (model.kind === kind) listed.push(model);
+    }
+    return listed;
   }
 
   find(kind: RequestFileKind, value: string): string {
@@ -219,6 +214,16 @@ class ListedFiles implements RequestFiles {
   }
 
   // --- internal ---
+
+  private async described(found: FoundModel): Promise<ListedModel> {
+    const known = this.seen.get(found.path);
+    if (known !== undefined) return known;
+    const model = await describeModel(found);
+    this.seen.set(found.path, model);
+    // Headers are read without a pause: others have their turn between two files.
+    await Bun.sleep(0);
+    return model;
+  }
 
   private lookUp(
     kind: Exclude<RequestFileKind, "ip-adapter">,

@@ -3,8 +3,7 @@
  * with another VAE is loaded as another model is.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import { describeModel } from "../library/list.ts";
-import type { FoundModel } from "../library/scan.ts";
+import type { ListedModel } from "../library/list.ts";
 import { openVae, withVae } from "../models/vae-choice.ts";
 import { suggestion } from "../terminal/flags.ts";
 import type { CatalogModel } from "./catalog-model.ts";
@@ -14,11 +13,9 @@ export class Vaes {
   private variants = new Map<string, Map<string, CatalogModel>>();
 
   /** Looks again; what is no VAE for a model is left out. */
-  async refresh(models: readonly CatalogModel[], found: readonly FoundModel[]): Promise<void> {
+  async refresh(models: readonly CatalogModel[], found: readonly ListedModel[]): Promise<void> {
     const variants = new Map(models.map(({ id }) => [id, new Map<string, CatalogModel>()]));
-    for (const file of found) {
-      const { name, path, kind, problem } = await describeModel(file);
-      if (kind !== "vae" || problem !== null) continue;
+    for (const { name, path } of found) {
       for (const model of models) {
         const variant = await variantOf(model, name, path);
         if (variant !== null) variants.get(model.id)!.set(name.toLowerCase(), variant);
