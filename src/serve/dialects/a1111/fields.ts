@@ -116,6 +116,17 @@ export function badField(name: string, msg: string, type = "value_error"): A1111
   return new A1111Error(422, [{ loc: ["body", name], msg, type }]);
 }
 
+/** The number of a field that has limits. */
+export function inRange(
+  name: string,
+  value: number | string,
+  { min, max }: { min: number; max: number },
+): number {
+  const number = Number(value);
+  if (number >= min && number <= max) return number;
+  throw badField(name, `must be from ${min} to ${max}`);
+}
+
 /** The bytes of an image in a field. */
 export function imageIn(text: string): Uint8Array {
   if (/^https?:/i.test(text)) throw new A1111Error(422, "Requests not allowed");

@@ -5,12 +5,12 @@
  * (StableDiffusionProcessingImg2Img, create_binary_mask).
  */
 import { type JsonObject, wordsOf } from "../../../metadata/foreign-json.ts";
-import type { RequestSettings } from "../../../settings/table.ts";
+import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import { blurredMask, maskOf } from "../mask-bytes.ts";
 import { controlUnitsOf } from "./control-units.ts";
 import { A1111Error, notThere, unreadableImage } from "./errors.ts";
-import { badField, type ImageToImageFields, imageIn, readImageToImage } from "./fields.ts";
+import { badField, type ImageToImageFields, imageIn, inRange, readImageToImage } from "./fields.ts";
 import type { Options } from "./options.ts";
 import { type Asked, specOf } from "./request.ts";
 
@@ -26,7 +26,8 @@ export async function readImageToImageRequest(
   if (sources.length === 0) throw new A1111Error(404, "Init image not found");
   if (sources.length > 1) throw notThere("A second image to start from (init_images)");
   const own: Partial<RequestSettings> = {
-    ...{ strength: strengthOf(fields), resize: resizeOf(fields) },
+    strength: inRange("denoising_strength", fields.denoising_strength, table.strength),
+    resize: resizeOf(fields),
     ...(fields.mask && maskSettings(fields)),
   };
   const { request, dialectData, ...rest } = specOf(fields, body, options, lists);
@@ -59,11 +60,6 @@ function refuseMissing(fields: ImageToImageFields): void {
   throw badField("inpainting_fill", "unexpected value; permitted: 0, 1", "value_error.const");
 }
 
-function strengthOf({ denoising_strength: strength }: ImageToImageFields): number {
-  if (strength >= 0 && strength <= 1) return strength;
-  throw badField("denoising_strength", "must be from 0 to 1");
-}
-
 /** A1111's names: just resize, crop and resize, resize and fill. */
 const resizes = ["stretch", "cover", "fit"] as const;
 
@@ -75,8 +71,8 @@ function resizeOf({ resize_mode: mode }: ImageToImageFields): (typeof resizes)[n
 }
 
 function maskSettings(fields: ImageToImageFields): Partial<RequestSettings> {
-  const isPart = fields.inpaint_full_res;
-  const padding = inRange("inpaint_full_res_padding", fields.inpaint_full_res_padding, 2048);
+  const { inpaint_full_res: isPart, inpaint_full_res_padding: sent } = fields;
+  const padding = inRange("inpaint_full_res_padding", sent, table.maskPadding);
   const { across, down } = blurOf(fields);
   return {
     maskContent: fields.inpainting_fill === 0 ? "fill" : "original",
@@ -87,12 +83,6 @@ function maskSettings(fields: ImageToImageFields): Partial<RequestSettings> {
   };
 }
 
-function inRange(name: string, value: number | string, max: number): number {
-  const pixels = Number(value);
-  if (pixels >= 0 && pixels <= max) return pixels;
-  throw badField(name, `must be from 0 to ${max}`);
-}
-
 function isInverted({ inpainting_mask_invert: invert }: ImageToImageFields): boolean {
   return Number(invert) !== 0;
 }
@@ -100,8 +90,8 @@ function isInverted({ inpainting_mask_invert: invert }: ImageToImageFields): boo
 /** Standard deviations in pixels. */
 function blurOf({ mask_blur: both, mask_blur_x: across, mask_blur_y: down }: ImageToImageFields) {
   return {
-    across: inRange(both === null ? "mask_blur_x" : "mask_blur", both ?? across, 256),
-    down: inRange(both === null ? "mask_blur_y" : "mask_blur", both ?? down, 256),
+    across: inRange(both === null ? "mask_blur_x" : "mask_blur", both ?? across, table.maskBlur),
+    down: inRange(both === null ? "mask_blur_y" : "mask_blur", both ?? down, table.maskBlur),
   };
 }
 

@@ -7,7 +7,7 @@ import { hiresNames } from "../../../metadata/from-infotext.ts";
 import { samplerNamed } from "../../../settings/names.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import { notThere } from "./errors.ts";
-import { badField, type TextToImageFields } from "./fields.ts";
+import { inRange, type TextToImageFields } from "./fields.ts";
 
 /** Nothing where the request has none. Throws `A1111Error`. */
 export function secondPassOf(fields: TextToImageFields): Partial<RequestSettings> {
@@ -76,14 +76,4 @@ function factorOf(fields: TextToImageFields): number {
     throw notThere("Another shape of the second pass (hr_resize_x, hr_resize_y)");
   }
   return inRange(isBySize ? "hr_resize_x" : "hr_scale", factor, table.hires);
-}
-
-function inRange(
-  name: string,
-  value: number | string,
-  { min, max }: { min: number; max: number },
-): number {
-  const number = Number(value);
-  if (number >= min && number <= max) return number;
-  throw badField(name, `must be from ${min} to ${max}`);
 }
