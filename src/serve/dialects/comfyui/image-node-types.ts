@@ -11,9 +11,11 @@ import {
   type InputType,
   image,
   latent,
+  listed,
   mask,
   type NodeType,
   number,
+  sideMax,
   vae,
   whole,
 } from "./input-types.ts";
@@ -23,8 +25,6 @@ const upload: InputType = {
   choices: ({ inputImages }) => inputImages,
   options: { image_upload: true },
 };
-/** ComfyUI's MAX_RESOLUTION. */
-const sideMax = 16384;
 const side = whole(512, 0, sideMax, 1);
 const added = whole(0, 0, sideMax, 8);
 const latentSide = whole(512, 0, sideMax, 8);
@@ -114,12 +114,7 @@ export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
   },
   ControlNetLoader: {
     ...{ title: "Load ControlNet Model", category: "loaders" },
-    inputs: {
-      control_net_name: {
-        type: "COMBO",
-        choices: ({ controlnets }) => controlnets.map(({ name }) => name),
-      },
-    },
+    inputs: { control_net_name: listed("controlnets") },
     outputs: ["CONTROL_NET"],
   },
   SetUnionControlNetType: {

@@ -28,6 +28,9 @@ export interface NodeType {
   isOutput?: true;
 }
 
+/** ComfyUI's MAX_RESOLUTION. */
+export const sideMax = 16384;
+
 export const model = { type: "MODEL" } as const;
 export const clip = { type: "CLIP" } as const;
 export const vae = { type: "VAE" } as const;
@@ -47,6 +50,11 @@ export function number(of: number, min: number, max: number, step = 0.01): Input
 
 export function flag(of: boolean): InputType {
   return { type: "BOOLEAN", options: { default: of } };
+}
+
+/** One of a list of this server, by its name. */
+export function listed(of: "models" | "loras" | "vaes" | "controlnets"): InputType {
+  return { type: "COMBO", choices: (lists) => lists[of].map(({ name }) => name) };
 }
 
 export function choice(...names: string[]): InputType {

@@ -14,9 +14,11 @@ import {
   type InputType,
   image,
   latent,
+  listed,
   model,
   type NodeType,
   number,
+  sideMax,
   type ValueType,
   vae,
   whole,
@@ -50,8 +52,6 @@ const { width, height, stepCount, guidanceScale, imageCount } = settings;
 const seedMax = 2 ** 63 - 1024;
 /** Python's sys.maxsize, likewise. */
 const wholeMax = seedMax;
-/** ComfyUI's MAX_RESOLUTION. */
-const sideMax = 16384;
 
 const text: InputType = { type: "STRING", options: { multiline: true, dynamicPrompts: true } };
 
@@ -73,14 +73,7 @@ const sampling = {
   negative: conditioning,
   latent_image: latent,
 };
-const ckptName: InputType = {
-  type: "COMBO",
-  choices: ({ models }) => models.map(({ name }) => name),
-};
-const loraName: InputType = {
-  type: "COMBO",
-  choices: ({ loras }) => loras.map(({ name }) => name),
-};
+const loraName = listed("loras");
 const side = (of: number) => whole(of, 0, sideMax);
 
 const primitive = (title: string, type: ValueType, options: InputType["options"]): NodeType => ({
@@ -94,14 +87,12 @@ const nodeTypes: Readonly<Record<string, NodeType>> = {
     ...{ title: "Load Checkpoint", category: "loaders" },
     description:
       "Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
-    inputs: { ckpt_name: ckptName },
+    inputs: { ckpt_name: listed("models") },
     outputs: ["MODEL", "CLIP", "VAE"],
   },
   VAELoader: {
     ...{ title: "Load VAE", category: "loaders" },
-    inputs: {
-      vae_name: { type: "COMBO", choices: ({ vaes }) => vaes.map(({ name }) => name) },
-    },
+    inputs: { vae_name: listed("vaes") },
     outputs: ["VAE"],
   },
   LoraLoader: {
