@@ -9,7 +9,15 @@ import type { Capabilities, ListedSetting, Settings } from "../server/wire.ts";
 import { follow } from "../stage/followed.ts";
 import { attempt } from "../ui/messages.tsx";
 import { ControlFields, hintOfForm, needsControlNet } from "./control.tsx";
-import { AnyField, ChoiceField, Labelled, SliderField } from "./field.tsx";
+import {
+  AnyField,
+  AnyFieldOf,
+  ChoiceField,
+  Labelled,
+  Options,
+  Segments,
+  SliderField,
+} from "./field.tsx";
 import {
   chooseRecipe,
   clearForm,
@@ -139,11 +147,7 @@ function VaeField() {
         onChange={({ currentTarget }) => (vaeName.value = currentTarget.value || null)}
       >
         <option value="">The model's</option>
-        {vaes.map(({ name }) => (
-          <option key={name} value={name}>
-            {name}
-          </option>
-        ))}
+        <Options names={vaes.map(({ name }) => name)} />
       </select>
     </div>
   );
@@ -192,27 +196,17 @@ function RecipeField() {
 }
 
 function QualityField() {
-  const names = infoOf("quality")?.names ?? [];
-  const value = settingValue("quality");
+  const info = infoOf("quality");
   return (
     <fieldset class="field">
       <legend>Quality</legend>
-      <div class="segments">
-        {names.map((name) => (
-          <label key={name} class="chip">
-            <input
-              type="radio"
-              name="quality"
-              class="visually-hidden"
-              checked={name === value}
-              onChange={() =>
-                give("quality", name === infoOf("quality")?.default ? undefined : name)
-              }
-            />
-            <span>{name}</span>
-          </label>
-        ))}
-      </div>
+      <Segments
+        name="quality"
+        values={info?.names ?? []}
+        chosen={settingValue("quality")}
+        textOf={(name) => name}
+        onChoose={(name) => give("quality", name === info?.default ? undefined : name)}
+      />
     </fieldset>
   );
 }
@@ -253,11 +247,6 @@ function ranksText({ count, share }: Capabilities["ranks"]): string {
   const [each, images] = share.split("x");
   if (images === undefined) return `${count} ranks on every image`;
   return `${each} of ${count} ranks on every image, ${images} images side by side`;
-}
-
-function AnyFieldOf({ name }: { name: string }) {
-  const setting = infoOf(name);
-  return setting ? <AnyField setting={setting} /> : null;
 }
 
 /** Settings that have no field of their own above. */

@@ -5,7 +5,7 @@ import { signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
 import type { JobRequest, ListedSetting } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
-import { Labelled } from "./field.tsx";
+import { Labelled, Options } from "./field.tsx";
 import { give, given } from "./form.ts";
 import { base64Of } from "./source.tsx";
 
@@ -36,11 +36,7 @@ export function ControlFields() {
         onChange={({ currentTarget }) => choose(currentTarget.value)}
       >
         <option value="">None</option>
-        {names.map((name) => (
-          <option key={name} value={name}>
-            {name}
-          </option>
-        ))}
+        <Options names={names} />
       </select>
       {chosen !== undefined && (
         <>
@@ -133,11 +129,7 @@ function ChoiceItem({ name, label, names }: ItemProps & { names: readonly string
         onChange={({ currentTarget }) => giveFirst(name, currentTarget.value)}
       >
         <option value="">Default</option>
-        {names.map((each) => (
-          <option key={each} value={each}>
-            {each}
-          </option>
-        ))}
+        <Options names={names} />
       </select>
     </Labelled>
   );

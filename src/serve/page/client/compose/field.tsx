@@ -95,6 +95,15 @@ export function SliderField({ name, label, min, max, step, usual = min }: Number
   );
 }
 
+/** What a `select` chooses from. */
+export function Options({ names }: { names: readonly string[] }) {
+  return names.map((name) => (
+    <option key={name} value={name}>
+      {name}
+    </option>
+  ));
+}
+
 /** One of the setting's names. */
 export function ChoiceField({ name, label, unset = "Default" }: FieldProps) {
   const names = infoOf(name)?.names ?? [];
@@ -110,11 +119,7 @@ export function ChoiceField({ name, label, unset = "Default" }: FieldProps) {
       >
         <option value="">{unset}</option>
         {!isListed && <option value={String(value)}>{String(value)}</option>}
-        {names.map((each) => (
-          <option key={each} value={each}>
-            {each}
-          </option>
-        ))}
+        <Options names={names} />
       </select>
     </Labelled>
   );
@@ -136,6 +141,42 @@ export function AnyField({ setting }: { setting: ListedSetting }) {
         onChange={({ currentTarget }) => give(name, readValue(kind, currentTarget.value))}
       />
     </Labelled>
+  );
+}
+
+/** The same by its name, where the server lists it. */
+export function AnyFieldOf({ name }: { name: string }) {
+  const setting = infoOf(name);
+  return setting ? <AnyField setting={setting} /> : null;
+}
+
+interface SegmentsProps<T> {
+  /** Of the group of radio buttons. */
+  name: string;
+  values: readonly T[];
+  chosen: unknown;
+  textOf(value: T): string;
+  onChoose(value: T): void;
+}
+
+/** One of a few values, side by side. */
+export function Segments<T extends string | number | undefined>(props: SegmentsProps<T>) {
+  const { name, values, chosen, textOf, onChoose } = props;
+  return (
+    <div class="segments">
+      {values.map((value) => (
+        <label key={value} class="chip">
+          <input
+            type="radio"
+            name={name}
+            class="visually-hidden"
+            checked={value === chosen}
+            onChange={() => onChoose(value)}
+          />
+          <span>{textOf(value)}</span>
+        </label>
+      ))}
+    </div>
   );
 }
 

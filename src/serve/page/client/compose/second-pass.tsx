@@ -2,7 +2,7 @@
  * The second pass, which makes the image larger, where the server has it.
  */
 import type { ListedSetting } from "../server/wire.ts";
-import { AnyField, SliderField } from "./field.tsx";
+import { AnyFieldOf, Segments, SliderField } from "./field.tsx";
 import { give, given, infoOf } from "./form.ts";
 
 /** Settings of a second pass that is not asked for do nothing. */
@@ -18,20 +18,13 @@ export function SecondPassFields() {
   return (
     <fieldset class="field">
       <legend>Second pass, larger</legend>
-      <div class="segments">
-        {[undefined, ...factors, ...(isOther ? [Number(hires)] : [])].map((factor) => (
-          <label key={factor} class="chip">
-            <input
-              type="radio"
-              name="hires"
-              class="visually-hidden"
-              checked={factor === hires}
-              onChange={() => give("hires", factor)}
-            />
-            <span>{factor === undefined ? "None" : `${factor}×`}</span>
-          </label>
-        ))}
-      </div>
+      <Segments
+        name="hires"
+        values={[undefined, ...factors, ...(isOther ? [Number(hires)] : [])]}
+        chosen={hires}
+        textOf={(factor) => (factor === undefined ? "None" : `${factor}×`)}
+        onChoose={(factor) => give("hires", factor)}
+      />
       {hires !== undefined && (
         <>
           <SliderField
@@ -39,10 +32,8 @@ export function SecondPassFields() {
             usual={isOfPixels ? 0.4 : 0.7}
           />
           <div class="pair">
-            {["hires_steps", "hires_upscaler"].map((name) => {
-              const setting = infoOf(name);
-              return setting && <AnyField key={name} setting={setting} />;
-            })}
+            <AnyFieldOf name="hires_steps" />
+            <AnyFieldOf name="hires_upscaler" />
           </div>
         </>
       )}

@@ -7,8 +7,7 @@ import type { JobRequest, ListedSetting, Settings } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { Brush, maskOf, type Stroke } from "./brush.tsx";
-import { AnyField, SliderField } from "./field.tsx";
-import { infoOf } from "./form.ts";
+import { AnyFieldOf, SliderField } from "./field.tsx";
 
 interface Source {
   file: Blob;
@@ -110,10 +109,12 @@ const ofMasks = new Set([
 ]);
 
 function MaskFields() {
-  const settings = ["mask_area", "mask_content", "mask_blur", "mask_padding"].map(infoOf);
   return (
     <div class="pair">
-      {settings.map((setting) => setting && <AnyField key={setting.name} setting={setting} />)}
+      <AnyFieldOf name="mask_area" />
+      <AnyFieldOf name="mask_content" />
+      <AnyFieldOf name="mask_blur" />
+      <AnyFieldOf name="mask_padding" />
     </div>
   );
 }
