@@ -7,10 +7,10 @@ import type { JobRequest, ListedSetting } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
 import { Labelled, Options } from "./field.tsx";
 import { give, given } from "./form.ts";
-import { base64Of } from "./source.tsx";
+import { base64Of, type Picture, PictureInput, put } from "./picture.tsx";
 
-/** Object URL and file of the image that steers. */
-const hint = signal<{ file: Blob; address: string } | null>(null);
+/** The image that steers. */
+const hint = signal<Picture | null>(null);
 
 /** Settings of a ControlNet that is not asked for do nothing. */
 export function needsControlNet({ name }: ListedSetting): boolean {
@@ -71,29 +71,17 @@ function giveFirst(name: string, value: unknown): void {
 
 function choose(name: string): void {
   giveFirst("controlnet", name);
-  if (name === "") takeHint(null);
-}
-
-function takeHint(file: Blob | null): void {
-  if (hint.value !== null) URL.revokeObjectURL(hint.value.address);
-  hint.value = file && { file, address: URL.createObjectURL(file) };
+  if (name === "") put(hint, null);
 }
 
 function HintField() {
   if (hint.value === null) {
-    return (
-      <input
-        type="file"
-        accept="image/*"
-        aria-label="Hint"
-        onChange={({ currentTarget }) => takeHint(currentTarget.files?.[0] ?? null)}
-      />
-    );
+    return <PictureInput label="Hint" onFile={(file) => put(hint, file)} />;
   }
   return (
     <>
       <img class="hint-picture" src={hint.value.address} alt="What steers" />
-      <button type="button" onClick={() => takeHint(null)}>
+      <button type="button" onClick={() => put(hint, null)}>
         <Icon name="close" /> Another hint
       </button>
     </>

@@ -8,14 +8,9 @@ import { Icon } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { Brush, maskOf, type Stroke } from "./brush.tsx";
 import { AnyFieldOf, SliderField } from "./field.tsx";
+import { base64Of, type Picture, PictureInput, put } from "./picture.tsx";
 
-interface Source {
-  file: Blob;
-  /** Object URL of the file. */
-  address: string;
-}
-
-const source = signal<Source | null>(null);
+const source = signal<Picture | null>(null);
 const strokes = signal<readonly Stroke[]>([]);
 
 /** Settings of an image that is not there do nothing. */
@@ -47,12 +42,7 @@ export function SourceFields() {
     <fieldset class="field">
       <legend>Starting image</legend>
       {source.value === null ? (
-        <input
-          type="file"
-          accept="image/*"
-          aria-label="Starting image"
-          onChange={({ currentTarget }) => startFrom(currentTarget.files?.[0] ?? null)}
-        />
+        <PictureInput label="Starting image" onFile={startFrom} />
       ) : (
         <>
           {features.inpaint ? (
@@ -92,16 +82,6 @@ export function StartFromButton({ address, onTaken }: { address: string; onTaken
   );
 }
 
-/** Without what a data address has before it. */
-export async function base64Of(blob: Blob): Promise<string> {
-  const reader = new FileReader();
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  reader.onload = () => resolve(String(reader.result));
-  reader.onerror = () => reject(reader.error);
-  reader.readAsDataURL(blob);
-  return (await promise).replace(/^[^,]*,/, "");
-}
-
 // --- internal ---
 
 const ofMasks = new Set([
@@ -121,7 +101,6 @@ function MaskFields() {
 
 /** null for none. */
 function startFrom(file: Blob | null): void {
-  if (source.value !== null) URL.revokeObjectURL(source.value.address);
-  source.value = file && { file, address: URL.createObjectURL(file) };
+  put(source, file);
   strokes.value = [];
 }
