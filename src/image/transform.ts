@@ -73,6 +73,10 @@ export function extended(image: RawImage, sides: Sides, value?: number): RawImag
   return { pixels, width, height };
 }
 
+export function inverted({ pixels, ...size }: RawImage): RawImage {
+  return { ...size, pixels: pixels.map((value) => 255 - value) };
+}
+
 /** By a Gauss function of this standard deviation, in pixels. */
 export async function blurred(image: RawImage, deviation: number): Promise<RawImage> {
   if (deviation === 0) return image;

@@ -12,6 +12,7 @@ import {
   boundsOf,
   cropped,
   extended,
+  inverted,
   pasted,
   type ResizeMode,
   resized,
@@ -250,10 +251,6 @@ async function fitted(mask: RawImage, image: Size, naming: Naming): Promise<RawI
     `${naming("mask")} is ${mask.width}x${mask.height} and ${naming("image")} \
 ${image.width}x${image.height}: they must have the same shape.`,
   );
-}
-
-function inverted({ pixels, ...size }: RawImage): RawImage {
-  return { ...size, pixels: pixels.map((value) => 255 - value) };
 }
 
 /** The image's own, rounded to the unit; of one that is given, by the image's shape. */

@@ -4,7 +4,7 @@
  */
 import type { Size } from "../../../image/encoder.ts";
 import { loadSharp, type RawImage, readImage } from "../../../image/read.ts";
-import { cropped, extended, type Sides } from "../../../image/transform.ts";
+import { cropped, extended, inverted, type Sides } from "../../../image/transform.ts";
 import { maskOf } from "../mask-bytes.ts";
 import type { Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
@@ -172,10 +172,6 @@ const grey = 128;
 
 function isSet(value: number): boolean {
   return value >= 128;
-}
-
-function inverted({ pixels, ...size }: RawImage): RawImage {
-  return { ...size, pixels: pixels.map((value) => 255 - value) };
 }
 
 function coloured({ pixels, ...size }: RawImage): RawImage {
