@@ -31,11 +31,6 @@ export function defaultModel({ models }: Pick<Capabilities, "models">): ListedMo
   return models.find(({ isDefault }) => isDefault) ?? models[0] ?? null;
 }
 
-/** The listed name of a LoRA; null where there is none. */
-export function loraNamed({ loras }: Pick<Capabilities, "loras">, name: string): string | null {
-  return nameIn(loras, name);
-}
-
 /** The name of one of a list, perhaps sent with its file's ending; null where there is none. */
 export function nameIn(list: readonly { name: string }[], name: string): string | null {
   const stem = stemOf(name);

@@ -6,7 +6,7 @@ import { BasedXLError } from "../../../errors.ts";
 import { recipeOfComfyUi } from "../../../metadata/from-comfyui.ts";
 import { settings as table } from "../../../settings/table.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
-import { loraNamed, modelNamed, nameIn } from "../listed-names.ts";
+import { modelNamed, nameIn } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
 import { controlsOf } from "./controls.ts";
 import { comfyError, type NodeErrors } from "./errors.ts";
@@ -47,7 +47,7 @@ export async function translatePrompt(
   const recipe = readRecipe(prompt, first);
   const { noiseBatch = 1, ...settings } = recipe.settings;
   const loras = recipe.loras.map(({ name, scale, textScale }) => {
-    return { file: loraNamed(lists, name) ?? name, scale, textScale };
+    return { file: nameIn(lists.loras, name) ?? name, scale, textScale };
   });
   const steered = controlsOf(graph, controls, lists);
   const request = {

@@ -4,7 +4,7 @@
  * Source: ComfyUI, execution.py (validate_prompt, validate_inputs).
  */
 import { isObject, type JsonObject, wordsOf } from "../../../metadata/foreign-json.ts";
-import { loraNamed, modelNamed, nameIn } from "../listed-names.ts";
+import { modelNamed, nameIn } from "../listed-names.ts";
 import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { type ComfyError, comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { type GraphNode, nodesOf, type Prompt } from "./graph.ts";
@@ -208,7 +208,7 @@ function checkedValue(name: string, input: InputType, sent: unknown, lists: Node
 /** Models and LoRAs may have their file's ending, which lists leave out. */
 function isListed(name: string, value: string, choices: readonly string[], lists: NodeLists) {
   if (name === "ckpt_name") return modelNamed(lists, value) !== null;
-  if (name === "lora_name") return loraNamed(lists, value) !== null;
+  if (name === "lora_name") return nameIn(lists.loras, value) !== null;
   if (name === "control_net_name") return nameIn(lists.controlnets, value) !== null;
   if (name === "vae_name") return nameIn(lists.vaes, value) !== null;
   // Images of jobs and those in folders are not listed: they are looked for when they are read.

@@ -12,7 +12,7 @@ import { settings } from "../../../settings/table.ts";
 import { asField } from "../../../settings/values.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { JobSpec } from "../../jobs/types.ts";
-import { defaultModel, type ListedModel, loraNamed, modelNamed } from "../listed-names.ts";
+import { defaultModel, type ListedModel, modelNamed, nameIn } from "../listed-names.ts";
 import { invalidValue, OpenAiError } from "./errors.ts";
 
 /** What answers need to know of a request; kept with the job. */
@@ -207,7 +207,7 @@ function lorasOf(value: unknown, capabilities: Capabilities): unknown {
   return value.map((each: unknown) => {
     const item = settings.loras.of.fromJson(each);
     if (!settings.loras.of.accepts(item)) return each;
-    const file = loraNamed(capabilities, item.file);
+    const file = nameIn(capabilities.loras, item.file);
     if (file !== null) return { file, scale: item.scale, text_scale: item.textScale };
     throw invalidValue("loras", `There is no LoRA ${JSON.stringify(item.file.slice(0, 200))}.`);
   });
