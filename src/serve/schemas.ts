@@ -5,6 +5,7 @@
 import * as v from "valibot";
 import { imageFormats } from "../image/encoder.ts";
 import { requestSchema } from "../settings/request-schema.ts";
+import { jobStates } from "./jobs/types.ts";
 
 const whole = (min: number, max: number) =>
   v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max));
@@ -34,12 +35,10 @@ export const specSchema = v.strictObject({
 /** The part `job` of a form, whose images are files beside it. */
 export const jobFormSchema = v.omit(specSchema, ["image", "mask", "control_images"]);
 
-const states = ["queued", "running", "done", "failed", "cancelled"] as const;
-
 const limit = v.optional(about(digits(1, 1000), "Default: 100."), "100");
 
 export const jobsQuery = v.object({
-  state: v.optional(v.picklist(states)),
+  state: v.optional(v.picklist(jobStates)),
   client: v.optional(v.string()),
   before: v.optional(about(v.string(), "Jobs older than this one.")),
   limit,
@@ -82,7 +81,7 @@ const errorSchema = v.object({ code: v.string(), message: v.string() });
 
 export const jobSchema = v.object({
   id: v.string(),
-  state: v.picklist(states),
+  state: v.picklist(jobStates),
   spec: v.object({
     request: v.record(v.string(), v.unknown()),
     model: v.string(),

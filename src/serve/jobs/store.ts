@@ -6,7 +6,14 @@ import { Database, type SQLQueryBindings } from "bun:sqlite";
 import * as v from "valibot";
 import { BasedXLError, escaped } from "../../errors.ts";
 import { requestSchema, requestToJson } from "../../settings/request-schema.ts";
-import type { JobEvent, JobFilter, JobImage, JobSpec, JobState, JobView } from "./types.ts";
+import {
+  type JobEvent,
+  type JobFilter,
+  type JobImage,
+  type JobSpec,
+  type JobView,
+  jobStates,
+} from "./types.ts";
 
 /** What is kept of a job: `JobView` without what changes by the second. */
 export type StoredJob = Omit<JobView, "position" | "progress">;
@@ -219,8 +226,7 @@ interface JobRow {
   error: string | null;
 }
 
-const states = ["queued", "running", "done", "failed", "cancelled"] as const;
-const stateSchema: v.GenericSchema<unknown, JobState> = v.picklist(states);
+const stateSchema = v.picklist(jobStates);
 const warningsSchema = v.array(v.string());
 const errorSchema = v.object({ code: v.string(), message: v.string() });
 

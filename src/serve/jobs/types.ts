@@ -30,7 +30,8 @@ export interface JobSpec {
   dialectData?: unknown;
 }
 
-export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
+export const jobStates = ["queued", "running", "done", "failed", "cancelled"] as const;
+export type JobState = (typeof jobStates)[number];
 
 export interface JobError {
   code: string;
