@@ -9,6 +9,7 @@ import tokenizer
 from encode_latents import SPREAD
 from models import autoencoder, scheduler
 from train_denoiser import Networks, Words
+from training import load_average
 
 DEFAULTS = {"prompt": "a red house left of a green tree on the grass", "width": 256,
             "height": 256, "steps": 25, "guidanceScale": 4}
@@ -24,13 +25,8 @@ def load_autoencoder(out):
 
 
 def load_networks(out, words):
-    """The running average of the weights, which draws better than the last ones."""
     networks = Networks(len(words.vocabulary))
-    average = torch.load(os.path.join(out, "unet.pt"), weights_only=False)["average"]
-    with torch.no_grad():
-        for parameter, value in zip(networks.parameters(), average):
-            parameter.copy_(value)
-    return networks.eval()
+    return load_average(networks, os.path.join(out, "unet.pt")).eval()
 
 
 def pipeline(out):

@@ -10,8 +10,8 @@ from diffusers.models.attention_processor import AttnProcessor
 
 import tokenizer
 from models import alphas_cumprod, text_encoders, unet
-from optimizer import Muon
 from replicas import Replicas
+from training import Training
 
 # (share of the stage's time, weight of each bucket, in the order of encode_latents.BUCKETS)
 PHASES = [(0.3, (1, 0, 0, 0)), (1.0, (0.1, 0.7, 0.1, 0.1))]
@@ -128,34 +128,14 @@ def train(pace, threads):
     torch.manual_seed(3)
     words = Words()
     replicas = Replicas(Networks(len(words.vocabulary)), threads)
-    networks = replicas.module
-    optimizer = Muon(networks, replicas.map)
-    average = [p.detach().clone() for p in networks.parameters()]
-    state = pace.resume()
-    if state:
-        networks.load_state_dict(state["networks"])
-        optimizer.load_state_dict(state["optimizer"])
-        average = state["average"]
-        torch.manual_seed(4 + pace.step)
+    training = Training(pace, replicas, replicas.module, "networks", EMA_DECAY)
+    training.resume(seed=4)
     buckets = load_buckets(pace.out, words)
-    loss_of, running = Loss(), {}
 
-    def checkpoint(every=0.0):
-        pace.save({"networks": networks.state_dict(), "optimizer": optimizer.state_dict(),
-                   "average": average}, every)
-
-    while not pace.is_over:
+    def draw():
         bucket = bucket_for(buckets, pace.spent / pace.minutes)
-        size = bucket["size"]
-        count, repeated = BATCHES.get(size, BATCH)
-        scale = pace.begin_step()
+        count, repeated = BATCHES.get(bucket["size"], BATCH)
         shares = [share_of(bucket, count // threads, repeated) for _ in range(threads)]
-        loss = replicas.backward(loss_of, shares)
-        optimizer.step(scale)
-        with torch.no_grad():
-            decay = min(EMA_DECAY, (1 + pace.step) / (10 + pace.step))
-            torch._foreach_lerp_(average, list(networks.parameters()), 1 - decay)
-        running[size] = 0.98 * running.get(size, loss) + 0.02 * loss
-        pace.tell_sometimes(" ".join(f"{w}x{h} {v:.4f}" for (w, h), v in running.items()))
-        checkpoint(every=150)
-    checkpoint()
+        return bucket["size"], shares
+
+    training.run(Loss(), draw)

@@ -13,10 +13,10 @@ from diffusers import ControlNetModel
 
 from encode_latents import encode
 from models import TEXT_WIDTHS, TIME_WIDTH, UNET_WIDTHS
-from optimizer import Muon
 from outlines import example
 from replicas import Replicas
 from train_denoiser import EMPTY_SHARE, Loss
+from training import Training, load_average
 
 # (width, height): scenes, prompts of a step, share of the steps
 BUCKETS = {(128, 128): (4000, 24, 0.75), (256, 256): (1000, 8, 0.25)}
@@ -111,43 +111,20 @@ def train(pace, threads, model):
     pipe = load_folder(model)
     buckets = load_buckets(pipe, pace, threads)
     replicas = Replicas(Controlled(pipe.unet), threads)
-    trained = replicas.module.controlnet
-    optimizer = Muon(replicas.module, replicas.map, rate=0.008)
-    average = [p.detach().clone() for p in trained.parameters()]
-    state = pace.resume()
-    if state:
-        trained.load_state_dict(state["controlnet"])
-        optimizer.load_state_dict(state["optimizer"])
-        average = state["average"]
-        torch.manual_seed(6 + pace.step)
-    loss_of, running = Loss(), {}
+    training = Training(pace, replicas, replicas.module.controlnet, "controlnet", EMA_DECAY,
+                        rate=0.008)
+    training.resume(seed=6)
+    chances = torch.tensor([share for _, _, share in BUCKETS.values()])
 
-    def checkpoint(every=0.0):
-        pace.save({"controlnet": trained.state_dict(), "optimizer": optimizer.state_dict(),
-                   "average": average}, every)
+    def draw():
+        bucket = buckets[torch.multinomial(chances, 1).item()]
+        count = BUCKETS[bucket["size"]][1] // threads
+        return bucket["size"], [share_of(bucket, count) for _ in range(threads)]
 
-    shares = torch.tensor([share for _, _, share in BUCKETS.values()])
-    while not pace.is_over:
-        bucket = buckets[torch.multinomial(shares, 1).item()]
-        size = bucket["size"]
-        scale = pace.begin_step()
-        count = BUCKETS[size][1] // threads
-        loss = replicas.backward(loss_of, [share_of(bucket, count) for _ in range(threads)])
-        optimizer.step(scale)
-        with torch.no_grad():
-            decay = min(EMA_DECAY, (1 + pace.step) / (10 + pace.step))
-            torch._foreach_lerp_(average, list(trained.parameters()), 1 - decay)
-        running[size] = 0.98 * running.get(size, loss) + 0.02 * loss
-        pace.tell_sometimes(" ".join(f"{w}x{h} {v:.4f}" for (w, h), v in running.items()))
-        checkpoint(every=150)
-    checkpoint()
+    training.run(Loss(), draw)
 
 
 def export(out, folder):
     """Writes the running average as a diffusers folder in f16."""
-    network = controlnet()
-    state = torch.load(os.path.join(out, "outlines.pt"), weights_only=False)
-    with torch.no_grad():
-        for parameter, value in zip(network.parameters(), state["average"]):
-            parameter.copy_(value)
+    network = load_average(controlnet(), os.path.join(out, "outlines.pt"))
     network.half().save_pretrained(folder)
