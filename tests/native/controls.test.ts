@@ -13,6 +13,7 @@ import { type GenerateRequest, Pipeline } from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { controlHint } from "../support/control-hint.ts";
 import { type ControlKind, controlFolder, removeControls } from "../support/control-networks.ts";
+import { measured } from "../support/measured.ts";
 
 setDefaultTimeout(60_000);
 
@@ -81,8 +82,7 @@ describe("equal to diffusers", () => {
     const latents = await run(1, { ...controlled(what), scheduler: scheduler as "euler" });
     const expected = tensors.get(name)!.data;
     const error = relativeL2(everyNth(latents, stride), expected);
-    if (process.env.BASEDXL_SHOW_MEASURED) process.stderr.write(`${name} ${error}\n`);
-    expect(error).toBeLessThan(1e-4);
+    expect(measured(name, error, 1e-4)).toBeLessThan(1e-4);
   });
 });
 

@@ -111,14 +111,12 @@ describe("a pipeline", () => {
   const size = { width: 64, height: 64 } as const;
   const request: GenerateRequest = { ...size, prompt: "a house", seeds: [3n], stepCount: 2 };
   const hires = { hires: 2, hiresStrength: 0.5, warmupSteps: 2 } as const;
+  const opened = (first: GenerateRequest) =>
+    Pipeline.open({ model, devices: { device: "cpu" }, first });
 
   test("enlarges images, as often as their size needs", async () => {
     const file = writeUpscaler("rrdbnet_x2");
-    await using pipeline = await Pipeline.open({
-      model,
-      devices: { device: "cpu" },
-      first: request,
-    });
+    await using pipeline = await opened(request);
     const image = noiseImage(20, 12);
     const once = await pipeline.upscale(image, { upscaler: file });
     expect(once).toMatchObject({ width: 40, height: 24, alpha: null });
@@ -133,7 +131,7 @@ describe("a pipeline", () => {
   test("has one between two passes", async () => {
     const upscaler = writeUpscaler("rrdbnet_x4", { scale: 0.9 });
     const asked = { ...request, ...hires, hiresUpscaler: upscaler };
-    await using pipeline = await Pipeline.open({ model, devices: { device: "cpu" }, first: asked });
+    await using pipeline = await opened(asked);
     const stages = new Set<string>();
     const both = await pipeline.generate(asked, {
       onEvent: (event) => void (event.type === "progress" && stages.add(event.stage)),
@@ -151,11 +149,7 @@ describe("a pipeline", () => {
 
   test("refuses what is no upscaler, and images that would be too large", async () => {
     const upscaler = writeUpscaler("rrdbnet_x4");
-    await using pipeline = await Pipeline.open({
-      model,
-      devices: { device: "cpu" },
-      first: request,
-    });
+    await using pipeline = await opened(request);
     const image = noiseImage(8, 8);
     const refused = (name: string, code: ErrorCode, scale?: number) =>
       refusal(() => pipeline.upscale(image, { upscaler: name, scale }), code);
