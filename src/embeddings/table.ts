@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { BasedXLError, escaped } from "../errors.ts";
+import { joined } from "../native/joined.ts";
 import type { PromptPart, WordIds } from "../prompt/tokenizer.ts";
 import type { EmbeddingCatalog } from "./catalog.ts";
 import type { Embedding, TextEncoders } from "./file.ts";
@@ -31,8 +32,8 @@ export class EmbeddingTable {
     for (const prompt of prompts) {
       for (const part of catalog.split(prompt)) if (typeof part !== "string") this.place(part);
     }
-    this.rows = joined(this.used.map(({ rows }) => rows));
-    this.rows2 = joined(this.used.map(({ rows2 }) => rows2));
+    this.rows = joined(this.used.flatMap(({ rows }) => rows ?? []));
+    this.rows2 = joined(this.used.flatMap(({ rows2 }) => rows2 ?? []));
   }
 
   /** One of the prompts as each of the two tokenizers takes it. */
@@ -98,15 +99,4 @@ interface Placed {
 
 function idsFrom(first: number, count: number): number[] {
   return Array.from({ length: count }, (_, index) => first + index);
-}
-
-function joined(parts: readonly (Float32Array | null)[]): Float32Array {
-  const all = parts.filter((part) => part !== null);
-  const whole = new Float32Array(all.reduce((sum, { length }) => sum + length, 0));
-  let offset = 0;
-  for (const part of all) {
-    whole.set(part, offset);
-    offset += part.length;
-  }
-  return whole;
 }

@@ -5,6 +5,7 @@
 import { badOption } from "../errors.ts";
 import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
 import type { Model } from "../models/model.ts";
+import { joined } from "../native/joined.ts";
 import { clipPatches } from "../networks/clip-pixels.ts";
 import { openIpAdapter } from "../networks/ip-adapter.ts";
 import { encoderOf } from "../networks/ip-encoder.ts";
@@ -94,13 +95,7 @@ export function planIpAdapters(
 export function ipAdapterUses(uses: readonly PlannedIpAdapter[]): IpAdapterUse[] {
   return uses.map((use) => {
     const each = use.images.map((image) => clipPatches(image, use.encoder.config));
-    const patches = new Float32Array(each.reduce((sum, { length }) => sum + length, 0));
-    let offset = 0;
-    for (const values of each) {
-      patches.set(values, offset);
-      offset += values.length;
-    }
-    return { ...use, patches };
+    return { ...use, patches: joined(each) };
   });
 }
 

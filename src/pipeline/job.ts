@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
+import { joined } from "../native/joined.ts";
 import type { NetworkUses } from "../networks/native.ts";
 import { type Balance, balanceText } from "./balance.ts";
 import { controlUses } from "./controls.ts";
@@ -358,14 +359,4 @@ function emphasisOf({ emptyTokens, settings }: PlannedRequest): ImageRequest["em
   if (emptyTokens !== null) return "interpolate";
   // Where weights are not read, there are none to restore the mean of.
   return settings.emphasis === "no_norm" ? "no_norm" : "original";
-}
-
-function joined(parts: readonly Float32Array[]): Float32Array {
-  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.length;
-  }
-  return whole;
 }
