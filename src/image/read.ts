@@ -13,6 +13,12 @@ export interface RawImage extends Size {
   pixels: Uint8Array;
 }
 
+/** An image, and the SHA-256 of its pixels in hexadecimal digits. */
+export interface HashedImage {
+  image: RawImage;
+  hash: string;
+}
+
 /** An image, and how opaque each pixel is, in grey; null where all are. */
 interface ImageWithAlpha {
   image: RawImage;
@@ -48,6 +54,12 @@ export async function readImage(source: ImageSource, options: ReadOptions): Prom
     const turned = channels === 3 ? flat.toColourspace("srgb") : flat.toColourspace("b-w");
     return await pixelsOf(turned.removeAlpha(), channels);
   });
+}
+
+/** As `readImage`, with the hash of the pixels. */
+export async function readHashed(source: ImageSource, options: ReadOptions): Promise<HashedImage> {
+  const image = await readImage(source, options);
+  return { image, hash: new Bun.CryptoHasher("sha256").update(image.pixels).digest("hex") };
 }
 
 /** As `readImage`, in RGB, with the transparency of files. */

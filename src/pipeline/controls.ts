@@ -4,7 +4,7 @@
  */
 import { badOption, escaped } from "../errors.ts";
 import type { Size } from "../image/encoder.ts";
-import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
+import { type ImageSource, type RawImage, readHashed } from "../image/read.ts";
 import { resized } from "../image/transform.ts";
 import type { Model } from "../models/model.ts";
 import { makeHint } from "../networks/hints.ts";
@@ -74,14 +74,11 @@ export async function readControls(
     checkSetting("controlPreprocess", request.controlPreprocess ?? [], naming),
     "none",
   );
-  const opened = new Map<string, Promise<ControlNetwork>>();
+  const open = onceForEach((path: string) => openControl(path, model));
   const networks: ControlNetwork[] = [];
-  for (const name of names) {
-    const path = find(name);
-    const known = opened.get(path) ?? openControl(path, model);
-    opened.set(path, known);
-    networks.push(await known);
-  }
+  for (const name of names) networks.push(await open(find(name)));
+  const options = { name: naming("controlImage"), channels: 3, background: "#000000" } as const;
+  const readHint = onceForEach((source: ImageSource) => readHashed(source, options));
   const read: ReadControl[] = [];
   for (const [i, network] of networks.entries()) {
     const [start, end] = [starts[i]!, ends[i]!];
@@ -90,9 +87,7 @@ export async function readControls(
         `${naming("controlStart")} ${start} must be below ${naming("controlEnd")} ${end}.`,
       );
     }
-    const options = { name: naming("controlImage"), channels: 3, background: "#000000" } as const;
-    const image = await readImage(images[i]!, options);
-    const imageHash = new Bun.CryptoHasher("sha256").update(image.pixels).digest("hex");
+    const { image, hash: imageHash } = await readHint(images[i]!);
     const controlType = typeOf(network, types[i]!, naming);
     const preprocess = makers[i]!;
     read.push({
@@ -188,6 +183,16 @@ all, or once for each.`,
       );
     }
   }
+}
+
+/** `make`, which makes the same of the same. */
+function onceForEach<K, V>(make: (key: K) => V): (key: K) => V {
+  const made = new Map<K, V>();
+  return (key) => {
+    const value = made.get(key) ?? make(key);
+    made.set(key, value);
+    return value;
+  };
 }
 
 function eachOf<T>(values: readonly T[], count: number, fallback?: T): T[] {

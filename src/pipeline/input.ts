@@ -5,7 +5,7 @@
 import { badOption } from "../errors.ts";
 import type { Size } from "../image/encoder.ts";
 import { filled } from "../image/fill.ts";
-import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
+import { type ImageSource, type RawImage, readHashed } from "../image/read.ts";
 import {
   type Area,
   blurred,
@@ -62,22 +62,19 @@ export async function readInput(
   if (source === undefined) return null;
   const background = backgroundOf(request.imageBackground ?? "#ffffff", naming);
   const maskBlur = checkSetting("maskBlur", request.maskBlur ?? 0, naming);
-  const image = await readImage(source, { name: naming("image"), channels: 3, background });
+  const options = { name: naming("image"), channels: 3, background } as const;
+  const { image, hash: imageHash } = await readHashed(source, options);
   const sides = request.extend ? sidesOf(request.extend, image, sizeMultiple, naming) : null;
   const larger = sides === null ? image : extended(image, sides);
   const given =
     maskSource === undefined
       ? null
-      : await readImage(maskSource, {
+      : await readHashed(maskSource, {
           ...{ name: naming("mask"), channels: 1, background: "#000000" },
         });
-  const read = {
-    image: larger,
-    imageHash: hashOf(image),
-    maskHash: given && hashOf(given),
-  };
+  const read = { image: larger, imageHash, maskHash: given?.hash ?? null };
   if (given === null && sides === null) return { ...read, mask: null };
-  const mask = given && (await fitted(given, image, naming));
+  const mask = given && (await fitted(given.image, image, naming));
   const own = mask && request.invertMask ? inverted(mask) : mask;
   const kept = own ?? { ...image, pixels: new Uint8Array(image.width * image.height) };
   const whole = sides === null ? kept : extended(kept, sides, 255);
@@ -294,8 +291,4 @@ function checkLatents({ pixels, width, height }: RawImage, factor: number, namin
     `${naming("mask")} is too small: at ${width}x${height} it covers none of the latent's \
 positions, which are ${factor} pixels apart; ${naming("maskArea")} masked enlarges it.`,
   );
-}
-
-function hashOf({ pixels }: RawImage): string {
-  return new Bun.CryptoHasher("sha256").update(pixels).digest("hex");
 }

@@ -3,7 +3,7 @@
  * request is planned; planned with its steps; their images made patches when its job runs.
  */
 import { badOption } from "../errors.ts";
-import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
+import { type HashedImage, type ImageSource, type RawImage, readHashed } from "../image/read.ts";
 import type { Model } from "../models/model.ts";
 import { joined } from "../native/joined.ts";
 import { clipPatches } from "../networks/clip-pixels.ts";
@@ -118,13 +118,9 @@ function sharingEncoders() {
 }
 
 async function imagesOf(sources: readonly ImageSource[], naming: Naming) {
-  const read: { image: RawImage; hash: string }[] = [];
-  for (const source of sources) {
-    const options = { name: naming("ipImage"), channels: 3, background: "#ffffff" } as const;
-    const image = await readImage(source, options);
-    const hash = new Bun.CryptoHasher("sha256").update(image.pixels).digest("hex");
-    read.push({ image, hash });
-  }
+  const options = { name: naming("ipImage"), channels: 3, background: "#ffffff" } as const;
+  const read: HashedImage[] = [];
+  for (const source of sources) read.push(await readHashed(source, options));
   return read;
 }
 
