@@ -3,7 +3,8 @@
  * is planned, once for all requests that name the same.
  */
 import type { Model } from "../models/model.ts";
-import type { RequestSettings } from "../settings/table.ts";
+import { controlSettings } from "../settings/table/control.ts";
+import { ipAdapterSettings } from "../settings/table/ip-adapter.ts";
 import type { Naming } from "../settings/values.ts";
 import { type ControlRequest, type ReadControl, readControls } from "./controls.ts";
 import { type InputRequest, inputKeys, type ReadInput, readInput } from "./input.ts";
@@ -64,7 +65,6 @@ export function imagesReader(
 
 const readKeys = [
   ...inputKeys,
-  ...(["controlnet", "controlImage", "controlScale", "controlStart", "controlEnd"] as const),
-  ...(["controlType", "controlPreprocess"] as const),
-  ...(["ipAdapter", "ipImage", "ipScale", "ipStart", "ipEnd", "ipEncoder"] as const),
-] as const satisfies readonly (keyof ImagesRequest | keyof RequestSettings)[];
+  ...(Object.keys(controlSettings) as (keyof typeof controlSettings)[]),
+  ...(Object.keys(ipAdapterSettings) as (keyof typeof ipAdapterSettings)[]),
+] satisfies readonly (keyof ImagesRequest)[];
