@@ -273,7 +273,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
     {
       signal,
       onProgress: ({ copiedBytes, copyBytes }) => {
-        const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
+        const loadFraction = shareOf(copiedBytes, copyBytes);
         return onProgress?.({ ...nothingDone, loadFraction });
       },
     },
@@ -416,7 +416,7 @@ class NativeSession implements Session {
       {
         signal: hooks.signal,
         onProgress: ({ stage, stepIndex, stepCount, copiedBytes, copyBytes }) => {
-          const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
+          const loadFraction = shareOf(copiedBytes, copyBytes);
           const progress = { stage, stepIndex, stepCount, loadFraction, adaptFraction: 1 };
           return hooks.onProgress?.(progress);
         },
@@ -488,9 +488,9 @@ class NativeSession implements Session {
       signal,
       onProgress: async (progress) => {
         const { stage, stepIndex, previewStep, adaptedBytes, adaptBytes } = progress;
-        const adaptFraction = Number(adaptedBytes) / Math.max(1, Number(adaptBytes));
+        const adaptFraction = shareOf(adaptedBytes, adaptBytes);
         const { copiedBytes, copyBytes } = progress;
-        const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
+        const loadFraction = shareOf(copiedBytes, copyBytes);
         await onProgress?.({ stage, stepIndex, stepCount, loadFraction, adaptFraction });
         if (onPreview === undefined || previewStep === shownStep || previewStep === 0) return;
         shownStep = previewStep;
@@ -504,6 +504,10 @@ class NativeSession implements Session {
       },
     };
   }
+}
+
+function shareOf(done: bigint, whole: bigint): number {
+  return Number(done) / Math.max(1, Number(whole));
 }
 
 /** Drops undefined values, so that defaults stay. */
