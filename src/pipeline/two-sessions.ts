@@ -72,12 +72,15 @@ export class TwoSessions implements JobSession {
     hooks: ImageHooks = {},
   ): Promise<ImageResult> {
     const run = async () => await (await this.opening(which, hooks)).image(request, hooks);
-    let result: ImageResult | undefined;
-    const keep = async () => {
-      result = await run();
-    };
-    if (!(await this.fits(which, keep))) result = await run();
-    return result!;
+    try {
+      return await run();
+    } catch (error) {
+      // Without memory for it beside the other model, that one is closed.
+      if (!isShort(error) || this.opened[other(which)] === null) throw error;
+      await this.closing(other(which));
+      this.takeTurns();
+    }
+    return await run();
   }
 
   private async opening(which: 0 | 1, hooks: Parameters<Open>[0]): Promise<JobSession> {
@@ -87,19 +90,6 @@ export class TwoSessions implements JobSession {
     const session = await this.opens[which](hooks);
     this.opened[which] = session;
     return session;
-  }
-
-  /** False where there was no memory for it beside the other model, which is then closed. */
-  private async fits(which: 0 | 1, work: () => Promise<unknown>): Promise<boolean> {
-    try {
-      await work();
-      return true;
-    } catch (error) {
-      if (!isShort(error) || this.opened[other(which)] === null) throw error;
-      await this.closing(other(which));
-      this.takeTurns();
-      return false;
-    }
   }
 
   private takeTurns(): void {
