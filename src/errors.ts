@@ -38,6 +38,11 @@ export function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
 }
 
+/** The error of a file or folder of weights at `path`, which `what` goes on about. */
+export function badWeights(path: string, what: string): BasedXLError {
+  return new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
+}
+
 /** Throws "cancelled" once `signal` is aborted. */
 export function stopIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled();

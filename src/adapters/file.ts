@@ -4,7 +4,7 @@
  * alphas are read.
  */
 import { basename, extname } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { BasedXLError, badWeights, escaped } from "../errors.ts";
 import {
   readSafetensorsHeader,
   readTensorF32,
@@ -189,7 +189,7 @@ function scaleOf(
   if (key === undefined) return scales(module, rank) ?? 1;
   const alpha = numberIn(header, key);
   if (Number.isFinite(alpha)) return alpha / rank;
-  throw badFile(header, `has an alpha that is no finite number, ${escaped(key, 120)}`);
+  throw badWeights(header.path, `has an alpha that is no finite number, ${escaped(key, 120)}`);
 }
 
 /** The value of a tensor of one number; NaN for others. */
@@ -200,7 +200,7 @@ function numberIn(header: SafetensorsHeader, key: string): number {
     return readTensorF32(header, key)[0] ?? Number.NaN;
   } catch (error) {
     if (error instanceof BasedXLError) throw error;
-    throw badFile(header, `cannot be read (${escaped((error as Error).message, 200)})`);
+    throw badWeights(header.path, `cannot be read (${escaped((error as Error).message, 200)})`);
   }
 }
 
@@ -208,13 +208,9 @@ function tensorIn({ tensors }: SafetensorsHeader, name: string | undefined) {
   return name === undefined ? undefined : tensors.get(name);
 }
 
-function badFile({ path }: SafetensorsHeader, what: string): BasedXLError {
-  return new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
-}
-
 function refuseKind(header: SafetensorsHeader, kind: string, key: string): BasedXLError {
-  return badFile(
-    header,
+  return badWeights(
+    header.path,
     `is an adapter of the kind ${kind} (${escaped(key, 100)}), which is not supported; LoRA, \
 LoCon, LoHa, LoKr, DoRA and whole differences are`,
   );
@@ -225,13 +221,13 @@ function refuseFile(header: SafetensorsHeader): BasedXLError {
   const { what, advice, isLora } = identify(header);
   if (isLora) {
     const few = [...header.tensors.keys()].slice(0, 2).map((key) => escaped(key, 120));
-    return badFile(
-      header,
+    return badWeights(
+      header.path,
       `is ${what}, and changes nothing of this model, which has no weights for ${few.join(", ")}`,
     );
   }
   const rest = advice === null ? "" : `; ${advice}`;
-  return badFile(header, `is ${what}, not a LoRA that changes this model${rest}`);
+  return badWeights(header.path, `is ${what}, not a LoRA that changes this model${rest}`);
 }
 
 function refuseShape(
@@ -243,8 +239,8 @@ function refuseShape(
   const architecture = architectureOf(header);
   const whose = architecture === null ? "" : `is a LoRA for ${architecture}, and `;
   const size = change === null ? "factors that do not fit each other" : sizeOf(change);
-  return badFile(
-    header,
+  return badWeights(
+    header.path,
     `${whose}does not fit this model: ${escaped(key, 120)} has ${size}, and the model's weight \
 is ${sizeOf(weight)}`,
   );

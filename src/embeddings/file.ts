@@ -5,7 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights, escaped } from "../errors.ts";
 import { word } from "../models/config-reader.ts";
 import type { Model } from "../models/model.ts";
 import {
@@ -208,5 +208,5 @@ function shortHash(parts: readonly Uint8Array[]): string {
 }
 
 function fail(path: string, what: string): never {
-  throw new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
+  throw badWeights(path, what);
 }

@@ -5,7 +5,7 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights } from "../errors.ts";
 import { ConfigReader } from "./config-reader.ts";
 import { readJsonFile } from "./json.ts";
 import type { ComponentWeights, Model, Taesd, TaesdConfig, WeightSource } from "./model.ts";
@@ -139,5 +139,5 @@ async function checkConfig(file: string): Promise<void> {
 }
 
 function fail(path: string, what: string): never {
-  throw new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
+  throw badWeights(path, what);
 }

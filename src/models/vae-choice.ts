@@ -4,7 +4,7 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { BasedXLError, badWeights, escaped } from "../errors.ts";
 import { parseVaeConfig, type VaeConfig } from "./config.ts";
 import { readJsonFile } from "./json.ts";
 import type { ComponentWeights, Model } from "./model.ts";
@@ -131,5 +131,5 @@ function refuse(header: SafetensorsHeader): never {
 }
 
 function fail(path: string, what: string): never {
-  throw new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
+  throw badWeights(path, what);
 }

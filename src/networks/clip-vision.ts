@@ -6,7 +6,7 @@
 import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import * as v from "valibot";
-import { BasedXLError, escaped } from "../errors.ts";
+import { type BasedXLError, badWeights } from "../errors.ts";
 import { ConfigReader, oneOf, positiveInteger, positiveNumber } from "../models/config-reader.ts";
 import { readJsonFile } from "../models/json.ts";
 import type { ComponentWeights, WeightSource } from "../models/model.ts";
@@ -91,11 +91,8 @@ function ofFile(path: string): ClipVisionNetwork {
     names.set("vision_model.embeddings.class_embedding", { name: `${prefix}class_embedding` });
     return networkOf(path, sized, { files: [path], names });
   }
-  throw new BasedXLError(
-    "bad-weights",
-    `${escaped(path, 300)} is ${describeFile(classifyHeader(header))}, not an image encoder (CLIP \
-ViT-H/14 or ViT-bigG/14).`,
-  );
+  const what = describeFile(classifyHeader(header));
+  throw badWeights(path, `is ${what}, not an image encoder (CLIP ViT-H/14 or ViT-bigG/14)`);
 }
 
 /** What the shapes are read of. */
@@ -131,10 +128,10 @@ function configOf({ path }: SafetensorsHeader, tensors: Shapes, names: FileNames
   const hiddenSize = tensors.dimension(names.classEmbedding, 0);
   const known = encoders[hiddenSize];
   if (known === undefined) {
-    throw new BasedXLError(
-      "bad-weights",
-      `${escaped(path, 300)} is an image encoder of ${hiddenSize} channels, whose heads only a \
-config.json tells: name its folder instead.`,
+    throw badWeights(
+      path,
+      `is an image encoder of ${hiddenSize} channels, whose heads only a config.json tells: name \
+its folder instead`,
     );
   }
   const patchSize = tensors.dimension(names.patches, -1);
@@ -157,9 +154,9 @@ function unprefixed({ tensors }: SafetensorsHeader): ReadonlyMap<string, WeightS
 }
 
 function withoutProjection(path: string): BasedXLError {
-  return new BasedXLError(
-    "bad-weights",
-    `${escaped(path, 300)} is an image encoder without its projection (${basename(path)} has no \
-visual_projection.weight), which IP-Adapters need.`,
+  return badWeights(
+    path,
+    `is an image encoder without its projection (${basename(path)} has no \
+visual_projection.weight), which IP-Adapters need`,
   );
 }

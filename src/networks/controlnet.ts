@@ -3,7 +3,7 @@
  * or the original ones by keys and shapes. What shapes do not say is as in the model.
  */
 import { basename, join } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights, escaped } from "../errors.ts";
 import { parseUnetConfig, type UnetConfig } from "../models/config.ts";
 import { ConfigReader, listOf, positiveInteger, text } from "../models/config-reader.ts";
 import { readJsonFile } from "../models/json.ts";
@@ -35,7 +35,7 @@ export async function openControlNetFolder(
 export function openControlNetFile(header: SafetensorsHeader, model: Fitting): ControlNetNetwork {
   const { path } = header;
   if (header.tensors.has("lora_controlnet")) {
-    throw refusal(path, "is a Control-LoRA, which is not read: take the whole ControlNet");
+    throw badWeights(path, "is a Control-LoRA, which is not read: take the whole ControlNet");
   }
   const original = ["control_model.", ""].find((prefix) =>
     header.tensors.has(`${prefix}input_hint_block.0.weight`),
@@ -112,7 +112,7 @@ function configOfShapes(
   const shape = isOriginal ? unetShapeOf(shapes) : diffusersShapeOf(shapes);
   if (shape.additionSize === 0) {
     const family = shape.contextSize === 768 ? "Stable Diffusion 1.5" : "another model";
-    throw refusal(path, `is a ControlNet for ${family}, and the model is of the SDXL family`);
+    throw badWeights(path, `is a ControlNet for ${family}, and the model is of the SDXL family`);
   }
   const hint = isOriginal ? "input_hint_block." : "controlnet_cond_embedding.";
   const embedding = isOriginal
@@ -200,7 +200,7 @@ function checkFits(
   ];
   for (const [what, theirs, ours] of sizes) {
     if (JSON.stringify(theirs) === JSON.stringify(ours)) continue;
-    throw refusal(
+    throw badWeights(
       path,
       `is a ControlNet for another model than ${escaped(model.name, 60)}: it ${what} ` +
         `${theirs}, where ${ours} fits`,
@@ -233,8 +233,4 @@ function originalNames(shapes: Shapes, { unet }: ControlNetConfig): WeightNames 
     }
   }
   return names;
-}
-
-function refusal(path: string, what: string): BasedXLError {
-  return new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
 }

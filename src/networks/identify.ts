@@ -4,7 +4,7 @@
  */
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights } from "../errors.ts";
 import { readJsonFile } from "../models/json.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
@@ -27,10 +27,7 @@ export async function openControl(path: string, model: Fitting): Promise<Control
   if (found.kind === "adapter" && found.detail === "T2I-Adapter") {
     return openT2iAdapterFile(header, model);
   }
-  throw new BasedXLError(
-    "bad-weights",
-    `${escaped(path, 300)} is ${describeFile(found)}, not a ControlNet or T2I-Adapter.`,
-  );
+  throw badWeights(path, `is ${describeFile(found)}, not a ControlNet or T2I-Adapter`);
 }
 
 // --- internal ---

@@ -5,7 +5,7 @@
  * runs them.
  */
 import { basename } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights, escaped } from "../errors.ts";
 import type { Model, WeightSource } from "../models/model.ts";
 import { unetModuleNames } from "../models/names.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
@@ -212,5 +212,5 @@ function madeFor({ tensors }: SafetensorsHeader): string {
 }
 
 function fail({ path }: SafetensorsHeader, what: string): never {
-  throw new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
+  throw badWeights(path, what);
 }

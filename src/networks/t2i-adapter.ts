@@ -3,7 +3,7 @@
  * diffusers' keys, or those of the first repository, which count the layers of all blocks.
  */
 import { basename, join } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights, escaped } from "../errors.ts";
 import { ConfigReader } from "../models/config-reader.ts";
 import { readJsonFile } from "../models/json.ts";
 import type { WeightNames, WeightSource } from "../models/model.ts";
@@ -31,7 +31,7 @@ export async function openT2iAdapterFolder(
 export function openT2iAdapterFile(header: SafetensorsHeader, model: Fitting): T2iAdapterNetwork {
   const { path, tensors } = header;
   const prefix = ["adapter.", ""].find((each) => tensors.has(`${each}conv_in.weight`));
-  if (prefix === undefined) throw refusal(path, "is a T2I-Adapter for another model than SDXL");
+  if (prefix === undefined) throw badWeights(path, "is a T2I-Adapter for another model than SDXL");
   const names = namesOf(header, prefix);
   const config = configOf(header, names, model);
   checkFits(path, config, model);
@@ -94,22 +94,18 @@ function checkFits(path: string, config: T2iAdapterConfig, model: Fitting): void
     depths.map(({ length }) => length > 0).join() === "false,true,true" && midBlock !== "none";
   const fitting = [...own, own.at(-1)];
   if (!hasBlocks) {
-    throw refusal(
+    throw badWeights(
       path,
       `is a T2I-Adapter for SDXL, and ${escaped(model.name, 60)} has other blocks`,
     );
   }
   if (channels.join() !== fitting.join() || ![1, 3].includes(inChannels)) {
     const positions = config.downscaleFactor ** 2;
-    throw refusal(
+    throw badWeights(
       path,
       `is a T2I-Adapter for another model than ${escaped(model.name, 60)}: it has channels ` +
         `${channels.join(", ")} and reads ${inChannels * positions}, where ` +
         `${fitting.join(", ")} and ${positions} or ${3 * positions} fit`,
     );
   }
-}
-
-function refusal(path: string, what: string): BasedXLError {
-  return new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
 }

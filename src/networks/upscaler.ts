@@ -4,7 +4,7 @@
  * training programs write them.
  */
 import { basename } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badWeights } from "../errors.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
 import { Shapes } from "../models/single-file/shapes.ts";
@@ -172,5 +172,5 @@ function checkConfig(header: SafetensorsHeader, shapes: Shapes, config: Upscaler
 }
 
 function fail({ path }: SafetensorsHeader, what: string): never {
-  throw new BasedXLError("bad-weights", `${escaped(path, 300)} ${what}.`);
+  throw badWeights(path, what);
 }
