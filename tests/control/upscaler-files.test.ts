@@ -4,11 +4,11 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { headOf } from "../../src/bench/support/safetensors.ts";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
 import { classifyHeader } from "../../src/models/single-file/classify.ts";
 import { openUpscaler } from "../../src/networks/upscaler.ts";
 import { refusal } from "../support/refusal.ts";
+import { safetensorsBytes } from "../support/safetensors-bytes.ts";
 import {
   firstKeyOf,
   removeUpscalers,
@@ -55,15 +55,8 @@ describe("are refused", () => {
   function fileOf(name: UpscalerName, change: (header: Record<string, number[]>) => void): string {
     const shapes = structuredClone(upscalers[name]) as Record<string, number[]>;
     change(shapes);
-    let offset = 0;
-    const header = Object.entries(shapes).map(([key, shape]) => {
-      const bytes = 2 * shape.reduce((product, size) => product * size, 1);
-      offset += bytes;
-      return [key, { dtype: "F16", shape, data_offsets: [offset - bytes, offset] }];
-    });
     const path = join(dirname(writeUpscaler(name)), "changed.safetensors");
-    const head = headOf(Object.fromEntries(header), 8);
-    writeFileSync(path, Buffer.concat([head, Buffer.alloc(offset)]));
+    writeFileSync(path, safetensorsBytes(shapes));
     return path;
   }
 

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { weightsFileBytes } from "../../src/bench/support/formula-weights.ts";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
+import { rawFile, readRaw } from "./model-copy.ts";
 
 const unet = join(import.meta.dir, "../fixtures/golden/model/unet");
 
@@ -27,21 +28,9 @@ export function controlFolder(kind: ControlKind, changes: object = {}): string {
 
 /** One file with the same weights, keys as `rename` has them. */
 export function controlFile(kind: ControlKind, rename: (key: string) => string): string {
-  const source = join(controlFolder(kind), "diffusion_pytorch_model.safetensors");
-  const bytes = readFileSync(source);
-  const length = Number(bytes.readBigUInt64LE(0));
-  const header = JSON.parse(bytes.toString("utf8", 8, 8 + length)) as Record<string, unknown>;
-  const renamed = Object.fromEntries(
-    Object.entries(header).map(([key, value]) => [
-      key === "__metadata__" ? key : rename(key),
-      value,
-    ]),
-  );
-  const text = Buffer.from(JSON.stringify(renamed));
-  const head = Buffer.alloc(8);
-  head.writeBigUInt64LE(BigInt(text.length));
+  const tensors = readRaw(join(controlFolder(kind), "diffusion_pytorch_model.safetensors"));
   const path = join(newFolder(), "network.safetensors");
-  writeFileSync(path, Buffer.concat([head, text, bytes.subarray(8 + length)]));
+  writeFileSync(path, rawFile(new Map([...tensors].map(([key, each]) => [rename(key), each]))));
   return path;
 }
 
