@@ -9,10 +9,11 @@ import { join } from "node:path";
 import { everyNth } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { type GenerateRequest, Pipeline } from "../../src/pipeline.ts";
+import type { GenerateRequest } from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { controlHint } from "../support/control-hint.ts";
 import { type ControlKind, controlFolder, removeControls } from "../support/control-networks.ts";
+import { KeptPipelines } from "../support/kept-pipelines.ts";
 import { measured } from "../support/measured.ts";
 
 setDefaultTimeout(60_000);
@@ -59,21 +60,19 @@ function controlled(what: string): GenerateRequest {
 }
 
 /** One for each number of ranks: networks change from job to job. */
-const pipelines = new Map<number, Promise<Pipeline>>();
+const pipelines = new KeptPipelines();
 afterAll(async () => {
-  for (const pipeline of pipelines.values()) await (await pipeline).close();
+  await pipelines.close();
   removeControls();
 });
 
 async function run(rankCount: number, request: GenerateRequest): Promise<Float32Array> {
-  const open = () =>
-    Pipeline.open({
-      model,
-      devices: { device: "cpu", rankCount },
-      first: { ...usual, height: 128 },
-    });
-  if (!pipelines.has(rankCount)) pipelines.set(rankCount, open());
-  const { latents } = await (await pipelines.get(rankCount)!).generate({ ...usual, ...request });
+  const pipeline = await pipelines.of(rankCount, {
+    model,
+    devices: { device: "cpu", rankCount },
+    first: { ...usual, height: 128 },
+  });
+  const { latents } = await pipeline.generate({ ...usual, ...request });
   return latents!;
 }
 

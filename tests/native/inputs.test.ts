@@ -12,9 +12,10 @@ import { everyNth } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import type { Model } from "../../src/models/model.ts";
-import { type GenerateRequest, Pipeline } from "../../src/pipeline.ts";
+import type { GenerateRequest } from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { inpaintingModel } from "../support/inpainting-model.ts";
+import { KeptPipelines } from "../support/kept-pipelines.ts";
 import { removeCopies } from "../support/model-copy.ts";
 
 setDefaultTimeout(60_000);
@@ -57,23 +58,21 @@ const usual: GenerateRequest = {
 };
 
 /** One for each kind of model and number of ranks. */
-const pipelines = new Map<string, Promise<Pipeline>>();
+const pipelines = new KeptPipelines();
 afterAll(async () => {
-  for (const pipeline of pipelines.values()) await (await pipeline).close();
+  await pipelines.close();
   removeCopies();
 });
 
 async function run(what: string, rankCount: number, request: GenerateRequest) {
-  const key = `${what} ${rankCount}`;
-  const first = { ...usual, ...(what !== "image" && { mask }) };
-  const open = () =>
-    Pipeline.open({
-      model: models[what]!,
-      devices: { device: "cpu", rankCount },
-      first: { ...first, ...request },
-    });
-  if (!pipelines.has(key)) pipelines.set(key, open());
-  return await (await pipelines.get(key)!).generate({ ...first, ...request });
+  const first = { ...usual, ...(what !== "image" && { mask }), ...request };
+  const devices = { device: "cpu", rankCount } as const;
+  const pipeline = await pipelines.of(`${what} ${rankCount}`, {
+    model: models[what]!,
+    devices,
+    first,
+  });
+  return await pipeline.generate(first);
 }
 
 function requestOf({ scheduler, strength, steps }: Notes["runs"][number]): GenerateRequest {

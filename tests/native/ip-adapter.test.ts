@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { everyNth } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { type GenerateRequest, Pipeline } from "../../src/pipeline.ts";
+import type { GenerateRequest } from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
 import {
   type AdapterKind,
@@ -17,6 +17,7 @@ import {
   removeIpAdapters,
   writeIpAdapters,
 } from "../support/ip-adapter-files.ts";
+import { KeptPipelines } from "../support/kept-pipelines.ts";
 
 setDefaultTimeout(60_000);
 
@@ -52,17 +53,16 @@ const both: GenerateRequest = {
 };
 
 /** One for each number of ranks. */
-const pipelines = new Map<number, Promise<Pipeline>>();
+const pipelines = new KeptPipelines();
 afterAll(async () => {
-  for (const pipeline of pipelines.values()) await (await pipeline).close();
+  await pipelines.close();
   removeIpAdapters();
 });
 
 async function latentsOf(request: GenerateRequest, rankCount = 1): Promise<Float32Array> {
   const devices = { device: "cpu", rankCount } as const;
-  const open = () => Pipeline.open({ model, devices, first: request });
-  if (!pipelines.has(rankCount)) pipelines.set(rankCount, open());
-  return (await (await pipelines.get(rankCount)!).generate(request)).latents!;
+  const pipeline = await pipelines.of(rankCount, { model, devices, first: request });
+  return (await pipeline.generate(request)).latents!;
 }
 
 describe("equal to diffusers", () => {

@@ -9,11 +9,12 @@ import { join } from "node:path";
 import { everyNth } from "../../src/bench/support/references.ts";
 import { readSafetensors, tensorOf } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { Pipeline } from "../../src/pipeline.ts";
+import type { Pipeline } from "../../src/pipeline.ts";
 import type { PredictionType, SigmaKind } from "../../src/samplers/names.ts";
 import { makeSchedule } from "../../src/schedule.ts";
 import { type Scheduler, samplerRows, schedulers } from "../../src/settings/samplers.ts";
 import { relativeL2 } from "../support/compare.ts";
+import { KeptPipelines } from "../support/kept-pipelines.ts";
 import { measured } from "../support/measured.ts";
 
 setDefaultTimeout(60_000);
@@ -44,10 +45,8 @@ const model = await openModelFolder(join(fixtures, "golden/model"));
 const flavours = { comfyui: "kdiffusion", a1111: "a1111" } as const;
 
 /** One for each prediction type. */
-const pipelines = new Map<PredictionType, Promise<Pipeline>>();
-afterAll(async () => {
-  for (const pipeline of pipelines.values()) await (await pipeline).close();
-});
+const pipelines = new KeptPipelines();
+afterAll(() => pipelines.close());
 
 const modelOf = (predictionType: PredictionType) => ({
   ...model,
@@ -55,9 +54,7 @@ const modelOf = (predictionType: PredictionType) => ({
 });
 
 function pipelineOf(prediction: PredictionType): Promise<Pipeline> {
-  const open = () => Pipeline.open({ model: modelOf(prediction), devices: { device: "cpu" } });
-  if (!pipelines.has(prediction)) pipelines.set(prediction, open());
-  return pipelines.get(prediction)!;
+  return pipelines.of(prediction, { model: modelOf(prediction), devices: { device: "cpu" } });
 }
 
 /** The noise of these runs goes on with the generator of each image. */

@@ -15,6 +15,7 @@ import {
   type PipelineOptions,
 } from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
+import { KeptPipelines } from "../support/kept-pipelines.ts";
 import { removeCopies } from "../support/model-copy.ts";
 import { refinerFolder } from "../support/refiner-model.ts";
 
@@ -47,24 +48,29 @@ const usual: GenerateRequest = {
 };
 const size = { width: notes.side, height: notes.side };
 
-const pipelines = new Map<string, Promise<Pipeline>>();
+const pipelines = new KeptPipelines();
 afterAll(async () => {
-  for (const pipeline of pipelines.values()) await (await pipeline).close();
+  await pipelines.close();
   removeCopies();
 });
+
+function pipelineOf(
+  model: "base" | "both",
+  rankCount: number,
+  first: GenerateRequest,
+): Promise<Pipeline> {
+  const refiner = model === "both" ? folders.refiner : undefined;
+  const devices = { device: "cpu", rankCount } as const;
+  return pipelines.of(`${model} ${rankCount}`, { model: folders.base, refiner, devices, first });
+}
 
 async function run(
   model: "base" | "both",
   rankCount: number,
   request: GenerateRequest,
 ): Promise<GenerateResult> {
-  const key = `${model} ${rankCount}`;
   const first = { ...usual, ...request };
-  const refiner = model === "both" ? folders.refiner : undefined;
-  const devices = { device: "cpu", rankCount } as const;
-  const open = () => Pipeline.open({ model: folders.base, refiner, devices, first });
-  if (!pipelines.has(key)) pipelines.set(key, open());
-  return await (await pipelines.get(key)!).generate(first);
+  return await (await pipelineOf(model, rankCount, first)).generate(first);
 }
 
 type Run = Omit<Notes["runs"][number], "name">;
@@ -98,7 +104,7 @@ describe.each([2, 3, 4])("%d ranks", (rankCount) => {
 
 test("images, previews and steps are those of one job", async () => {
   const request = { ...usual, ...size, denoisingEnd: 0.6, wantImages: true, wantLatents: false };
-  const pipeline = await pipelines.get("both 1")!;
+  const pipeline = await pipelineOf("both", 1, request);
   const steps: string[] = [];
   const kinds: string[] = [];
   const { images, latents, timings, warnings } = await pipeline.generate(request, {

@@ -17,6 +17,7 @@ import { samplerOfModel } from "../../src/schedule.ts";
 import { schedulers, syncModes } from "../../src/settings/names.ts";
 import { samplerRows } from "../../src/settings/samplers.ts";
 import { relativeL2 } from "../support/compare.ts";
+import { KeptPipelines } from "../support/kept-pipelines.ts";
 import { measured } from "../support/measured.ts";
 
 setDefaultTimeout(60_000);
@@ -45,16 +46,11 @@ const model = await openModelFolder(golden);
 const usual = { prompt: "a red circle", negativePrompt: "blurry", wantLatents: true } as const;
 
 /** One for each number of ranks. */
-const pipelines = new Map<string, Promise<Pipeline>>();
-afterAll(async () => {
-  for (const pipeline of pipelines.values()) await (await pipeline).close();
-});
+const pipelines = new KeptPipelines();
+afterAll(() => pipelines.close());
 
 function pipelineOf(rankCount: number): Promise<Pipeline> {
-  const key = String(rankCount);
-  const open = () => Pipeline.open({ model, devices: { device: "cpu", rankCount } });
-  if (!pipelines.has(key)) pipelines.set(key, open());
-  return pipelines.get(key)!;
+  return pipelines.of(rankCount, { model, devices: { device: "cpu", rankCount } });
 }
 
 async function latentsOf(rankCount: number, request: GenerateRequest): Promise<Float32Array> {
