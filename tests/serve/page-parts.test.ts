@@ -6,7 +6,9 @@ import fc from "fast-check";
 import { accept, completionAt } from "../../src/serve/page/client/compose/complete.ts";
 import { changeWeight, hasWeights } from "../../src/serve/page/client/compose/weights.ts";
 import { differenceOfPixels } from "../../src/serve/page/client/gallery/pixel-difference.ts";
+import { apply, jobs, loadJob, loadJobs, submit } from "../../src/serve/page/client/server/jobs.ts";
 import { parseEvent, readEvents } from "../../src/serve/page/client/server/sse.ts";
+import type { Job, JobEvent } from "../../src/serve/page/client/server/wire.ts";
 import { duration } from "../../src/serve/page/client/ui/format.ts";
 
 /** The selection stands between brackets of this kind; one alone is a caret. */
@@ -130,4 +132,38 @@ test("times", () => {
   expect([0.4, 59.4, 60, 125, 3725].map(duration)).toEqual([
     ...["0 s", "59 s", "1:00", "2:05", "1:02:05"],
   ]);
+});
+
+describe("jobs", () => {
+  const queued = (id: string) =>
+    ({
+      id,
+      state: "queued",
+      position: 0,
+      progress: null,
+      images: [],
+      warnings: [],
+    }) as unknown as Job;
+  const happens = (jobId: string, event: object, id: number) =>
+    apply({ id, jobId, at: 0, ...event } as JobEvent);
+
+  test.each([
+    ["submitted", "a", (job: Job) => job, () => submit({ request: {} })],
+    ["asked for", "b", (job: Job) => job, (id: string) => loadJob(id)],
+    ["listed", "c", (job: Job) => ({ jobs: [job] }), () => loadJobs()],
+  ] as const)("an answer that events overtake does not undo them: %s", async (_, id, as, ask) => {
+    const answer = Promise.withResolvers<Response>();
+    const original = globalThis.fetch;
+    globalThis.fetch = Object.assign(() => answer.promise, { preconnect: original.preconnect });
+    try {
+      const asked = ask(id);
+      happens(id, { type: "start", layout: "1 rank" }, 1);
+      happens(id, { type: "done" }, 2);
+      answer.resolve(Response.json(as(queued(id))));
+      await asked;
+      expect(jobs.value.get(id)?.state).toBe("done");
+    } finally {
+      globalThis.fetch = original;
+    }
+  });
 });

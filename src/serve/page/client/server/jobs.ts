@@ -1,6 +1,7 @@
 /**
  * Jobs as the server tells of them: a snapshot, then events. An event that comes twice, as after a
- * reconnection, changes nothing the second time.
+ * reconnection, changes nothing the second time. An answer may be older than events that overtook
+ * it: those are applied to it again.
  */
 import { computed, signal } from "@preact/signals";
 import { addressOf, call, callJson } from "./api.ts";
@@ -39,25 +40,33 @@ export function pictureOf(job: Job, index: number): string | null {
 }
 
 export async function submit(request: JobRequest): Promise<Job> {
-  const job = await callJson<Job>("/jobs", { method: "POST", json: request });
-  keep(job);
-  return job;
+  return await answered(
+    () => callJson<Job>("/jobs", { method: "POST", json: request }),
+    (job) => keep(job),
+  );
 }
 
 export async function loadJob(id: string): Promise<Job> {
-  const job = await callJson<Job>(`/jobs/${encodeURIComponent(id)}`);
-  keep(job);
-  return job;
+  return await answered(
+    () => callJson<Job>(`/jobs/${encodeURIComponent(id)}`),
+    (job) => keep(job),
+  );
 }
 
 /** Replaces what is known of the newest jobs. */
 export async function loadJobs(): Promise<void> {
-  const { jobs: listed } = await callJson<{ jobs: Job[] }>(`/jobs?limit=${listedCount}`);
-  for (const job of listed) keep(job);
-  // A server that forgot a job will send no more events of it.
-  const known = new Set(listed.map(({ id }) => id));
-  const others = [...jobs.value.values()].filter((job) => known.has(job.id) || !isActive(job));
-  jobs.value = new Map(others.map((job) => [job.id, job]));
+  const before = new Set(jobs.value.keys());
+  await answered(
+    () => callJson<{ jobs: Job[] }>(`/jobs?limit=${listedCount}`),
+    ({ jobs: listed }) => {
+      for (const job of listed) keep(job);
+      // A server that forgot a job will send no more events of it.
+      const known = new Set(listed.map(({ id }) => id));
+      const isForgotten = (job: Job) => before.has(job.id) && !known.has(job.id) && isActive(job);
+      const others = [...jobs.value.values()].filter((job) => !isForgotten(job));
+      jobs.value = new Map(others.map((job) => [job.id, job]));
+    },
+  );
 }
 
 export async function cancelJob(id: string): Promise<void> {
@@ -71,6 +80,7 @@ export async function cancelMany(what: "rest" | "all"): Promise<void> {
 
 /** Takes an event over. Jobs of other tabs and clients are asked for at their first event. */
 export function apply(event: JobEvent): void {
+  if (questionCount > 0) overtaking.push(event);
   const { jobId } = event;
   const job = jobs.value.get(jobId);
   if (event.type === "start") layouts.value = new Map(layouts.value).set(jobId, event.layout);
@@ -78,13 +88,7 @@ export function apply(event: JobEvent): void {
   if (job === undefined) loadOnce(jobId);
   else if (event.type === "preview") {
     if (isActive(job)) showPreview(previewKey(jobId, event.index), event.data);
-  } else {
-    const next = changed(job, event);
-    if (next === job) return;
-    keep(next);
-    // Of a job that was cancelled the last preview is all that there is.
-    if (next.state === "done") forgetPreviews(jobId);
-  }
+  } else change(job, event);
 }
 
 // --- internal ---
@@ -92,7 +96,38 @@ export function apply(event: JobEvent): void {
 const listedCount = 50;
 const asked = new Set<string>();
 
-/** The answer is newer than the event that asked for it. */
+/** Requests for jobs that are not answered yet, and what happened since the first of them. */
+let questionCount = 0;
+const overtaking: JobEvent[] = [];
+
+async function answered<Answer>(
+  ask: () => Promise<Answer>,
+  take: (answer: Answer) => void,
+): Promise<Answer> {
+  questionCount += 1;
+  const first = overtaking.length;
+  try {
+    const answer = await ask();
+    take(answer);
+    for (const event of overtaking.slice(first)) {
+      const job = jobs.value.get(event.jobId);
+      if (job !== undefined) change(job, event);
+    }
+    return answer;
+  } finally {
+    questionCount -= 1;
+    if (questionCount === 0) overtaking.length = 0;
+  }
+}
+
+function change(job: Job, event: JobEvent): void {
+  const next = changed(job, event);
+  if (next === job) return;
+  keep(next);
+  // Of a job that was cancelled the last preview is all that there is.
+  if (next.state === "done") forgetPreviews(job.id);
+}
+
 function loadOnce(id: string): void {
   if (asked.has(id)) return;
   asked.add(id);

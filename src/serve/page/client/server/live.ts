@@ -1,6 +1,6 @@
 /**
- * The connection to the server: a snapshot of jobs and capabilities, then the stream of events,
- * again and again until the page goes. One tab holds it for all (tabs.ts). After a reload the
+ * The connection to the server: capabilities, then the stream of events with a snapshot of jobs at
+ * its beginning, again and again until the page goes. One tab holds it for all (tabs.ts). After a reload the
  * stream begins where the followed job did, so that its preview and its layout are there at once.
  */
 import { signal } from "@preact/signals";
@@ -58,8 +58,10 @@ async function hold(end: AbortSignal): Promise<void> {
   let waitMs = waitMsMin;
   while (!end.aborted) {
     try {
-      await loadSnapshot();
-      await listen(end, () => {
+      await withKey(refreshCapabilities);
+      await listen(end, async () => {
+        // Now, since what happens between a snapshot and the stream would be in neither.
+        await loadJobs();
         become("live");
         waitMs = waitMsMin;
       });
@@ -83,7 +85,7 @@ function hear(message: Message, end: AbortSignal): void {
   } else if (message.state !== "live" || connection.value === "live") become(message.state);
   else {
     const shown = () => !end.aborted && !holds && become("live");
-    loadSnapshot().then(shown, () => {});
+    withKey(() => Promise.all([refreshCapabilities(), loadJobs()])).then(shown, () => {});
   }
 }
 
@@ -93,11 +95,11 @@ function become(state: Connection): void {
   if (holds) tabs?.tell({ kind: "connection", state });
 }
 
-/** Waits for the key where one is wanted. */
-async function loadSnapshot(): Promise<void> {
+/** Asks, again once the key is given where one is wanted. */
+async function withKey(ask: () => Promise<unknown>): Promise<void> {
   for (;;) {
     try {
-      await Promise.all([refreshCapabilities(), loadJobs()]);
+      await ask();
       return;
     } catch (error) {
       if (!(error instanceof ApiError && error.status === 401)) throw error;
@@ -106,7 +108,7 @@ async function loadSnapshot(): Promise<void> {
   }
 }
 
-async function listen(end: AbortSignal, onOpen: () => void): Promise<void> {
+async function listen(end: AbortSignal, onOpen: () => Promise<void>): Promise<void> {
   const response = await call("/events", {
     headers: {
       accept: "text/event-stream",
@@ -114,7 +116,7 @@ async function listen(end: AbortSignal, onOpen: () => void): Promise<void> {
     },
     signal: end,
   });
-  onOpen();
+  await onOpen();
   for await (const { data } of readEvents(response)) {
     const event = JSON.parse(data) as JobEvent;
     tabs?.tell({ kind: "events", events: [event] });
