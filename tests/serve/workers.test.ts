@@ -117,15 +117,15 @@ describe.skipIf(command === null)("with a Redis", () => {
   });
 
   test("many jobs on three workers are done once each", async () => {
-    await using all = await startAll(3, 5);
+    // Long enough for a worker on a busy core to come before all are taken.
+    await using all = await startAll(3, 60);
     const jobs: JobJson[] = [];
     for (let seed = 0; seed < 12; seed++) jobs.push(await all.server.submit({ ...small, seed }));
     const ended = await Promise.all(jobs.map(({ id }) => all.server.ended(id)));
     expect(ended.filter(({ state }) => state !== "done")).toEqual([]);
     const counts = all.workers.map(({ log }) => log.images.length);
     expect(counts.reduce((sum, count) => sum + count)).toBe(12);
-    // A worker on a busy core may come when all are taken.
-    expect(counts.filter((count) => count > 0).length).toBeGreaterThan(1);
+    expect(Math.min(...counts)).toBeGreaterThan(0);
     expect(imagesIn(all.outputs)).toHaveLength(12);
   });
 
