@@ -86,6 +86,8 @@ export interface JobOptions {
   origin?: { prepared: PreparedPipeline; plan: PlannedRequest };
   /** Which of several passes this is. Default: the first, or the only one. */
   pass?: Pass | undefined;
+  /** What networks beside the model do, where jobs have it in common. Default: as planned. */
+  uses?: NetworkUses | undefined;
 }
 
 /** Runs all batches of `plan`. Where a handler fails, the job has ended when this rejects. */
@@ -103,7 +105,8 @@ export async function runJob(
   const idle = idleOnDevice(plan.settings, prepared.devices.device, prepared.naming);
   const warnings = [...options.warnings, ...plan.warnings, ...idle];
   const source = await sourceOf(plan, prepared);
-  const uses = await usesOf(plan);
+  const uses = options.uses ?? (await usesOf(plan));
+  const finish = plan.hires && (await secondPasses(session, plan.hires, options));
   const start = startedFrom(plan);
   const { previewSteps } = options;
   const more = { ...source?.request, ...start, uses, previewSteps };
@@ -140,7 +143,7 @@ export async function runJob(
       stopIfAborted(signal);
       const made = { pixels: result.images[place], latents: latentsAt(result, place) };
       const index = range.first - 1 + place;
-      const second = plan.hires && (await runSecondPass(session, plan.hires, index, made, options));
+      const second = finish && (await finish(index, made));
       if (second !== null) totals.addAll(second);
       const raw = second === null ? made.pixels : second.images[0]?.pixels;
       if (raw === undefined) continue;
@@ -202,6 +205,13 @@ function originOf(
   found: FoundSettings,
 ): ImageOrigin {
   return new ImageOrigin({ prepared, plan: { ...plan, settings: { ...plan.settings, ...found } } });
+}
+
+/** `runSecondPass` of any image: networks beside the model do the same for all. */
+async function secondPasses(session: JobSession, hires: PlannedHires, options: JobOptions) {
+  const uses = await usesOf(hires.plan);
+  return (index: number, made: FirstResult) =>
+    runSecondPass(session, hires, index, made, { ...options, uses });
 }
 
 /** Makes the final image of what the first pass `made`. */
