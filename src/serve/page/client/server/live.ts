@@ -1,7 +1,8 @@
 /**
  * The connection to the server: capabilities, then the stream of events with a snapshot of jobs at
- * its beginning, again and again until the page goes. One tab holds it for all (tabs.ts). After a reload the
- * stream begins where the followed job did, so that its preview and its layout are there at once.
+ * its beginning, again and again until the page goes. One tab holds it for all (tabs.ts). After a
+ * reload the stream begins where the followed job did, so that its preview and its layout are there
+ * at once.
  */
 import { signal } from "@preact/signals";
 import { note } from "../ui/messages.tsx";
