@@ -35,17 +35,14 @@ pub const ClipTextModel = struct {
         const prefixed = try root.has("text_model.embeddings.token_embedding.weight");
         const view = if (prefixed) try root.at("text_model") else root;
         const hidden = config.hidden_size;
-        const list = try arena.alloc(EncoderLayer, config.layer_count);
-        for (list, 0..) |*layer, i| {
-            layer.* = try .load(try view.index("encoder.layers", i), .{
-                .hidden_size = hidden,
-                .intermediate_size = config.intermediate_size,
-                .head_count = config.head_count,
-                .hidden_act = config.hidden_act,
-                .layer_norm_epsilon = config.layer_norm_epsilon,
-                .mask = .causal,
-            });
-        }
+        const list = try EncoderLayer.loadAll(arena, view, config.layer_count, .{
+            .hidden_size = hidden,
+            .intermediate_size = config.intermediate_size,
+            .head_count = config.head_count,
+            .hidden_act = config.hidden_act,
+            .layer_norm_epsilon = config.layer_norm_epsilon,
+            .mask = .causal,
+        });
         const embeddings = try view.at("embeddings");
         return .{
             .token_embedding = try embeddings.table(
@@ -87,17 +84,14 @@ pub const ClipTextModel = struct {
         injected: ?Tensor,
         clip_skip: u32,
     ) Error!Tensor {
-        var hidden = try ctx.b.embedTokens(
+        const embedded = try ctx.b.embedTokens(
             ids,
             model.token_embedding,
             model.position_embedding,
             injected,
         );
-        for (model.encoder_layers[0 .. model.hidden_layer_count - clip_skip]) |layer| {
-            const next = try layer.forward(ctx, hidden);
-            ctx.b.free(hidden);
-            hidden = next;
-        }
+        const read = model.encoder_layers[0 .. model.hidden_layer_count - clip_skip];
+        const hidden = try EncoderLayer.forwardAll(read, ctx, embedded);
         if (!model.final_norm) return hidden;
         defer ctx.b.free(hidden);
         return model.final_layer_norm.forward(ctx, hidden);

@@ -1,6 +1,8 @@
 //! CLIPEncoderLayer of transformers: the layer of CLIP's text encoders and image encoders.
 //! Source: transformers models/clip/modeling_clip.py.
 
+const std = @import("std");
+const Allocator = std.mem.Allocator;
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
 const View = weights.View;
@@ -28,7 +30,19 @@ pub const EncoderLayer = struct {
     quick: bool,
     mask: layers.Attention.Mask,
 
-    pub fn load(view: View, o: Options) weights.Error!EncoderLayer {
+    /// Those of an encoder, whose weights `view` has.
+    pub fn loadAll(
+        arena: Allocator,
+        view: View,
+        count: u32,
+        o: Options,
+    ) weights.Error![]EncoderLayer {
+        const list = try arena.alloc(EncoderLayer, count);
+        for (list, 0..) |*layer, i| layer.* = try .load(try view.index("encoder.layers", i), o);
+        return list;
+    }
+
+    fn load(view: View, o: Options) weights.Error!EncoderLayer {
         const hidden = o.hidden_size;
         const inner = o.intermediate_size;
         const epsilon = o.layer_norm_epsilon;
@@ -47,6 +61,17 @@ pub const EncoderLayer = struct {
             .quick = o.hidden_act == .quick_gelu,
             .mask = o.mask,
         };
+    }
+
+    /// One layer after the other; frees `x`.
+    pub fn forwardAll(list: []const EncoderLayer, ctx: Context, x: Tensor) Error!Tensor {
+        var hidden = x;
+        for (list) |layer| {
+            const next = try layer.forward(ctx, hidden);
+            ctx.b.free(hidden);
+            hidden = next;
+        }
+        return hidden;
     }
 
     pub fn forward(layer: EncoderLayer, ctx: Context, x: Tensor) Error!Tensor {

@@ -37,17 +37,14 @@ pub const ClipVisionModel = struct {
         const epsilon = config.layer_norm_epsilon;
         const view = try root.at("vision_model");
         const embeddings = try view.at("embeddings");
-        const list = try arena.alloc(EncoderLayer, config.layer_count);
-        for (list, 0..) |*layer, i| {
-            layer.* = try .load(try view.index("encoder.layers", i), .{
-                .hidden_size = hidden,
-                .intermediate_size = config.intermediate_size,
-                .head_count = config.head_count,
-                .hidden_act = config.hidden_act,
-                .layer_norm_epsilon = epsilon,
-                .mask = .none,
-            });
-        }
+        const list = try EncoderLayer.loadAll(arena, view, config.layer_count, .{
+            .hidden_size = hidden,
+            .intermediate_size = config.intermediate_size,
+            .head_count = config.head_count,
+            .hidden_act = config.hidden_act,
+            .layer_norm_epsilon = epsilon,
+            .mask = .none,
+        });
         const patch_weight = "patch_embedding.weight";
         const patches = try embeddings.patchMatrix(patch_weight, hidden, 3, config.patch_size);
         const positions = 1 + config.patchCount();
@@ -113,14 +110,9 @@ pub const ClipVisionModel = struct {
         layer_count: usize,
     ) Error!Tensor {
         const embedded = try model.embed(ctx, patches);
-        var hidden = try model.pre_layrnorm.forward(ctx, embedded);
+        const normed = try model.pre_layrnorm.forward(ctx, embedded);
         ctx.b.free(embedded);
-        for (model.encoder_layers[0..layer_count]) |layer| {
-            const next = try layer.forward(ctx, hidden);
-            ctx.b.free(hidden);
-            hidden = next;
-        }
-        return hidden;
+        return EncoderLayer.forwardAll(model.encoder_layers[0..layer_count], ctx, normed);
     }
 
     /// The class embedding, then the patches, each with the embedding of its position.
