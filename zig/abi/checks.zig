@@ -61,6 +61,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     const refused = size(&o.config, o.latent_rows, o.latent_width);
     if (refused) |status| return status;
     if (adaptersOf(o.adapters)) |status| return status;
+    if (networksOf(o.networks)) |status| return status;
     if (controlsOf(o.networks, o.controls, null)) |status| return status;
     if (ipAdaptersOf(o.networks, o.ip_adapters, false)) |status| return status;
     if (o.image_count < 1 or o.image_count > image_count_max) {
@@ -169,6 +170,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     }
     if (adaptersOf(r.adapters)) |status| return status;
     const pixels = positions * factor * factor;
+    if (networksOf(r.networks)) |status| return status;
     if (controlsOf(r.networks, r.controls, pixels)) |status| return status;
     if (ipAdaptersOf(r.networks, r.ip_adapters, true)) |status| return status;
     switch (r.kind) {
@@ -238,8 +240,7 @@ fn adaptersOf(bytes: Bytes) ?Status {
     return null;
 }
 
-/// Networks and their uses, with hints of `pixels`, or with none where it is null.
-fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
+fn networksOf(networks: Bytes) ?Status {
     const network_bytes = @sizeOf(types.Network);
     const network_count = networks.len / network_bytes;
     if (networks.len % network_bytes != 0 or network_count > types.network_count_max) {
@@ -255,6 +256,13 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
         if (network.files.len == 0) return refuse("a network without files", .{});
         if (names(network.names)) |status| return status;
     }
+    return null;
+}
+
+/// Hints of `pixels`, or none where it is null; `networksOf` has seen the networks.
+fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
+    const all: []align(1) const types.Network =
+        std.mem.bytesAsSlice(types.Network, networks.slice());
     const use_bytes = @sizeOf(types.ControlUse);
     if (controls.len % use_bytes != 0 or controls.len / use_bytes > types.control_count_max) {
         return refuse("hints outside 0 to {d}", .{types.control_count_max});
@@ -262,7 +270,7 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
     const uses: []align(1) const types.ControlUse =
         std.mem.bytesAsSlice(types.ControlUse, controls.slice());
     for (uses) |use| {
-        if (use.network_index >= network_count) return refuse("a hint without a network", .{});
+        if (use.network_index >= all.len) return refuse("a hint without a network", .{});
         if (!std.math.isFinite(use.scale)) return refuse("a hint's scale of {d}", .{use.scale});
         const network = all[use.network_index];
         const type_count = switch (network.kind) {
