@@ -122,15 +122,17 @@ pub const Source = struct {
         latent: Tensor,
         values: struct { known: []const f32, noise: []const f32 },
     ) Error!void {
+        const b = rank.b;
         // diffusers encodes the masked image in any case, which draws numbers.
         const masked = try rank.arena.alloc(f32, values.noise.len);
         try sample(rank, moments.masked, noise, latent, masked);
         const mask = try latentMask(rank);
         if (!rank.model.config.readsMask()) {
+            const mask_shape = rank.latentShape(1).withChannels(1);
             source.kept = .{
-                .known = try upload(rank, latent.shape, values.known),
-                .noise = try upload(rank, latent.shape, values.noise),
-                .mask = try upload(rank, rank.latentShape(1).withChannels(1), mask),
+                .known = try b.upload(latent.shape, .f32, std.mem.sliceAsBytes(values.known)),
+                .noise = try b.upload(latent.shape, .f32, std.mem.sliceAsBytes(values.noise)),
+                .mask = try b.upload(mask_shape, .f32, std.mem.sliceAsBytes(mask)),
             };
             return;
         }
@@ -143,17 +145,11 @@ pub const Source = struct {
             of_position[0] = mask[position % mask.len];
             @memcpy(of_position[1..], masked[position * channels ..][0..channels]);
         }
-        source.conditions = try upload(rank, shape, joined);
+        source.conditions = try b.upload(shape, .f32, std.mem.sliceAsBytes(joined));
     }
 };
 
 // --- internal ---
-
-fn upload(rank: *Rank, shape: Shape, values: []const f32) Error!Tensor {
-    const tensor = try rank.b.alloc(shape, .f32);
-    try rank.b.write(tensor, std.mem.sliceAsBytes(values));
-    return tensor;
-}
 
 /// A UNet that reads the masked image starts from noise alone where nothing of the image is asked
 /// for.
