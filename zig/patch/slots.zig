@@ -18,14 +18,19 @@ const slot_count_max = transports.slot_count_max;
 pub const network_vae = 0;
 pub const network_vae_encoder = 1;
 const network_unet: usize = 2;
-pub const branches_count = @typeInfo(Branches).@"enum".fields.len;
+const branches_count = @typeInfo(Branches).@"enum".fields.len;
+
+/// Of the UNet (0) and each ControlNet behind it.
+pub fn networkOfStep(i: usize, branches: Branches) usize {
+    return network_unet + i * branches_count + @intFromEnum(branches);
+}
 
 pub fn networkOfUnet(branches: Branches) usize {
-    return network_unet + @intFromEnum(branches);
+    return networkOfStep(0, branches);
 }
 
 pub fn networkOfControl(i: usize, branches: Branches) usize {
-    return networkOfUnet(branches) + (1 + i) * branches_count;
+    return networkOfStep(1 + i, branches);
 }
 
 pub fn networkCount(control_count: usize) usize {

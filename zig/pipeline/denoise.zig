@@ -381,10 +381,7 @@ fn saveStats(rank: *Rank, loop: LoopCounts) void {
     for (std.enums.values(Branches)) |branches| {
         var bytes: u64 = 0;
         for (0..1 + rank.job.controls.len) |i| {
-            const exchange = if (i == 0)
-                rank.exchanges[slots.networkOfUnet(branches)]
-            else
-                rank.controlExchange(i - 1, branches);
+            const exchange = rank.exchanges[slots.networkOfStep(i, branches)];
             for (&received, exchange.counters.received) |*sum, count| sum.* += count;
             bytes += exchange.counters.buffer_bytes;
         }

@@ -116,10 +116,7 @@ pub const Rank = struct {
             layout.* = before.*;
             layout.patches = try .deal(shares, rank.job.latent_rows, unit, shares.count);
             for (0..1 + rank.job.controls.len) |i| {
-                const exchange = if (i == 0)
-                    rank.exchanges[slot_files.networkOfUnet(branches)]
-                else
-                    rank.controlExchange(i - 1, branches);
+                const exchange = rank.exchanges[slot_files.networkOfStep(i, branches)];
                 try rank.dealExchange(exchange, &before.patches, &layout.patches);
             }
             rank.layouts.set(branches, layout);

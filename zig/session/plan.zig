@@ -378,9 +378,9 @@ const DryRun = struct {
         var most: u64 = 0;
         for (std.enums.values(layouts.Branches)) |branches| {
             var bytes: u64 = 0;
-            var at = slots.networkOfUnet(branches);
-            while (at < dry_run.exchanges.len) : (at += slots.branches_count) {
-                bytes += dry_run.exchanges[at].counters.buffer_bytes;
+            for (0..1 + dry_run.job.controls.len) |i| {
+                const exchange = &dry_run.exchanges[slots.networkOfStep(i, branches)];
+                bytes += exchange.counters.buffer_bytes;
             }
             most = @max(most, bytes);
         }
