@@ -92,12 +92,11 @@ pub const Controls = struct {
     }
 
     /// Computes the residuals of a step, on the inputs of the UNet without what that reads beside
-    /// the latent. `key` is the UNet's.
+    /// the latent.
     pub fn run(
         controls: *Controls,
         rank: *Rank,
         step_index: u32,
-        key: *const GraphKey,
         inputs: Inputs,
     ) Error!void {
         for (controls.uses, 0..) |*own, i| {
@@ -107,16 +106,16 @@ pub const Controls = struct {
             const exchange = rank.controlExchange(i, rank.branches);
             exchange.enterStep(step_index, .all);
             const conditioning = inputs.conditioning.controls[i].?;
-            var own_key: GraphKey = .of(.controlnet, inputs.sample, exchange.stepVariant());
-            own_key.context_tokens, own_key.context_tokens_second = conditioning.tokenCounts();
-            own_key.conditioning = key.conditioning;
-            own_key.branch_first = key.branch_first;
-            own_key.control_networks[i] = own.network_id;
-            own_key.step.outer_skips = rank.job.outer_skips;
+            var key: GraphKey = .of(.controlnet, inputs.sample, exchange.stepVariant());
+            key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
+            key.conditioning = inputs.set;
+            key.branch_first = inputs.branch_first;
+            key.control_networks[i] = own.network_id;
+            key.step.outer_skips = rank.job.outer_skips;
             const ctx: Context = .{ .b = rank.b, .exchange = exchange };
             const is_deep = rank.job.outer_skips > 0;
             const args = .{ own, ctx, is_deep, inputs, conditioning };
-            try rank.b.runGraphed(own_key, forwardControl, args);
+            try rank.b.runGraphed(key, forwardControl, args);
         }
     }
 
@@ -154,6 +153,9 @@ pub const Inputs = struct {
     halo: Exchange.HaloRows,
     timestep: Tensor,
     conditioning: Conditioning,
+    /// Which of the job's conditionings that is, and the first branch that is read of it.
+    set: u32,
+    branch_first: u32,
     reuse: *const Reuse,
 };
 

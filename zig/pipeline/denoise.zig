@@ -253,29 +253,27 @@ const Run = struct {
         defer b.free(scaled);
         const patch = exchange.patches[exchange.index];
         counts.unet_rows += @as(u64, scaled.shape.batch) * patch.row_count;
-        var key: GraphKey = .of(.unet, scaled, .{});
-        const set = rank.job.setOfStep(step_index);
-        key.conditioning = set;
-        key.branch_first = run.branch_first;
-        const conditioning = run.conditionings[set];
         if (run.controls.uses.len > 0) {
             const rows = try rowsOf(rank, scaled);
             defer rows.free(rank);
-            try run.controls.run(rank, step_index, &key, .{
+            const set = rank.job.setOfStep(step_index);
+            try run.controls.run(rank, step_index, .{
                 .sample = rows.sample,
                 .halo = rows.halo,
                 .timestep = run.timestep.?,
-                .conditioning = conditioning,
+                .conditioning = run.conditionings[set],
+                .set = set,
+                .branch_first = run.branch_first,
                 .reuse = &reuse,
             });
         }
         exchange.enterStep(step_index, if (reuse.deep == .reuse) .outer else .all);
         const conditions = run.conditions orelse {
-            return run.runUnet(rank, step_index, reuse, scaled, &key);
+            return run.runUnet(rank, step_index, reuse, scaled);
         };
         const joined = try b.concatChannels(&.{ scaled, conditions });
         defer b.free(joined);
-        return run.runUnet(rank, step_index, reuse, joined, &key);
+        return run.runUnet(rank, step_index, reuse, joined);
     }
 
     /// Runs the UNet on this rank's rows of `input`, the latent and what is read beside it.
@@ -285,24 +283,23 @@ const Run = struct {
         step_index: u32,
         reuse: Reuse,
         input: Tensor,
-        key: *GraphKey,
     ) Error!Tensor {
         const rows = try rowsOf(rank, input);
         defer rows.free(rank);
-        var conditioning = run.conditionings[key.conditioning];
-        key.batch = rows.sample.shape.batch;
-        key.rows = rows.sample.shape.rows;
-        key.channels = rows.sample.shape.channels;
-        key.step = rank.exchange.stepVariant();
+        const set = rank.job.setOfStep(step_index);
+        var conditioning = run.conditionings[set];
+        var key: GraphKey = .of(.unet, rows.sample, rank.exchange.stepVariant());
+        key.conditioning = set;
+        key.branch_first = run.branch_first;
         key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
         key.step.deep = reuse.deep;
         key.step.outer_skips = reuse.outer_skips;
         key.step.cross = reuse.cross;
-        const additions = run.controls.additionsAt(step_index, key);
+        const additions = run.controls.additionsAt(step_index, &key);
         var seen: image_prompts.Seen = undefined;
-        conditioning.images = seen.at(rank.job, step_index, conditioning.images, key);
+        conditioning.images = seen.at(rank.job, step_index, conditioning.images, &key);
         const args = .{ rank, rows, run.timestep.?, conditioning, additions, &reuse };
-        return rank.b.runGraphed(key.*, forwardUnet, args);
+        return rank.b.runGraphed(key, forwardUnet, args);
     }
 };
 
