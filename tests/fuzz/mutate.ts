@@ -29,7 +29,7 @@ export function mutateText(random: Random, text: string, pieces: readonly string
 
 /** JSON with values and keys exchanged, lost, repeated or nested; now and then broken as a text. */
 export function mutateJson(random: Random, json: unknown, keys: readonly string[] = []): string {
-  const changed = structuredClone(json);
+  const changed = copyOf(json);
   for (let count = 1 + random.below(3); count > 0; count--) changeJson(random, changed, keys);
   // As a file holds it: 1e400 is read as infinity.
   const text = JSON.stringify(changed).replaceAll("1e+300", "1e400");
@@ -39,7 +39,7 @@ export function mutateJson(random: Random, json: unknown, keys: readonly string[
 
 /** A value that no field expects. */
 export function strange(random: Random): unknown {
-  return structuredClone(random.pick(strangeValues));
+  return copyOf(random.pick(strangeValues));
 }
 
 // --- internal ---
@@ -101,7 +101,8 @@ function edgeNumber(random: Random): Buffer {
 }
 
 function changeJson(random: Random, json: unknown, keys: readonly string[]): void {
-  const places = placesIn(json);
+  const places: Place[] = [];
+  findPlaces(json, places);
   if (places.length === 0) return;
   const { parent, key } = random.pick(places);
   const other = random.pick(places);
@@ -111,7 +112,7 @@ function changeJson(random: Random, json: unknown, keys: readonly string[]): voi
       else delete parent[key];
       return;
     case 1:
-      set(parent, key, structuredClone(other.parent[other.key]));
+      set(parent, key, copyOf(other.parent[other.key]));
       return;
     case 2:
       set(parent, random.pick([...keys, "unknown", "__proto__", key]), strange(random));
@@ -126,18 +127,38 @@ function changeJson(random: Random, json: unknown, keys: readonly string[]): voi
 
 /** "__proto__" too is a key like others, as JSON has it. */
 function set(parent: Parent, key: string, value: unknown): void {
+  if (key !== "__proto__") {
+    parent[key] = value;
+    return;
+  }
   const how = { writable: true, enumerable: true, configurable: true };
   Object.defineProperty(parent, key, { value, ...how });
 }
 
 type Parent = Record<string, unknown>;
 
-function placesIn(json: unknown): { parent: Parent; key: string }[] {
-  if (typeof json !== "object" || json === null) return [];
-  return Object.keys(json).flatMap((key) => {
-    const parent = json as Parent;
-    return [{ parent, key }, ...placesIn(parent[key])];
-  });
+interface Place {
+  parent: Parent;
+  key: string;
+}
+
+/** Adds the places of all values in `json`, in their order. */
+function findPlaces(json: unknown, places: Place[]): void {
+  if (typeof json !== "object" || json === null) return;
+  const parent = json as Parent;
+  for (const key of Object.keys(parent)) {
+    places.push({ parent, key });
+    findPlaces(parent[key], places);
+  }
+}
+
+/** A copy of JSON; faster than structuredClone, which took most of a case's time. */
+function copyOf<T>(json: T): T {
+  if (typeof json !== "object" || json === null) return json;
+  if (Array.isArray(json)) return json.map(copyOf) as T;
+  const copy: Parent = {};
+  for (const key of Object.keys(json)) set(copy, key, copyOf((json as Parent)[key]));
+  return copy as T;
 }
 
 function nested(random: Random, value: unknown): unknown {
