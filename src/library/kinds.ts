@@ -10,6 +10,8 @@ export type ModelKind =
   | "taesd"
   | "embedding"
   | "controlnet"
+  | "ip-adapter"
+  | "clip-vision"
   | "upscaler";
 
 /** What a folder is for: "any" where its name does not say, "other" for what is none of these. */
@@ -59,8 +61,10 @@ const kindsByName: Readonly<Record<string, FolderKind | undefined>> = {
   ...kindOf("taesd", "vaeapprox taesd"),
   ...kindOf("embedding", "embeddings embedding textualinversion"),
   ...kindOf("controlnet", "controlnet controlnets controlnetunion t2iadapter"),
+  ...kindOf("ip-adapter", "ipadapter ipadapters"),
+  ...kindOf("clip-vision", "clipvision imageencoder"),
   ...kindOf("upscaler", "upscalemodels upscalers esrgan realesrgan swinir dat hat scunet bsrgan"),
-  ...kindOf("other", "textencoders textencoder clip clipvision ipadapter stylemodels"),
+  ...kindOf("other", "textencoders textencoder clip stylemodels"),
   ...kindOf("other", "hypernetworks hypernetwork gligen photomaker deepbooru codeformer gfpgan"),
   ...kindOf("other", "configs diffusioninpaint inpaint promptexpansion safetychecker"),
   ...kindOf("other", "ultralytics sams insightface facerestoremodels animatediffmodels"),

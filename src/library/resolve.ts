@@ -213,12 +213,14 @@ const nouns: Readonly<Record<ModelKind, readonly [noun: string, flag: string | n
   taesd: ["TAESD", "--taesd"],
   embedding: ["embedding", "--embedding"],
   upscaler: ["upscaler", "--hires-upscaler"],
-  controlnet: ["ControlNet", null],
+  controlnet: ["ControlNet", "--controlnet"],
+  "ip-adapter": ["IP-Adapter", "--ip-adapter"],
+  "clip-vision": ["image encoder", "--ip-encoder"],
 };
 
 /** Kinds that may be folders in diffusers' layout. */
 const folderKinds: ReadonlySet<ModelKind> = new Set([
-  ...(["checkpoint", "vae", "taesd", "controlnet"] as const),
+  ...(["checkpoint", "vae", "taesd", "controlnet", "clip-vision"] as const),
 ]);
 
 function article(noun: string): string {
@@ -229,8 +231,11 @@ function shown(value: string): string {
   return `"${escaped(value, 300)}"`;
 }
 
-function serves({ kind }: KindFolder, wanted: ModelKind): boolean {
-  return kind === wanted || kind === "any";
+/** Whether the folder may hold such a model. */
+export function serves({ kind }: KindFolder, wanted: ModelKind): boolean {
+  // A1111's extension keeps both in its folder of ControlNets.
+  const isShared = wanted === "ip-adapter" && kind === "controlnet";
+  return kind === wanted || kind === "any" || isShared;
 }
 
 /** Names of Windows, and of A1111's texts, which put a hash behind: `name [0123456789]`. */

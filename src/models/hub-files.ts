@@ -13,6 +13,7 @@ import {
   openHubVae,
   showReference,
 } from "../hub.ts";
+import type { ModelKind } from "../library/kinds.ts";
 import {
   isBelowFolder,
   isPathAlone,
@@ -21,7 +22,7 @@ import {
   resolveModelFile,
 } from "../library/resolve.ts";
 
-type Kind = "vae" | "taesd" | "lora" | "embedding" | "controlnet" | "upscaler";
+type Kind = Exclude<ModelKind, "checkpoint">;
 
 /** What the hub may have by this name; null for what can only be a path or a name here. */
 export function referenceTo(value: string, env = process.env): HubReference | null {

@@ -5,6 +5,7 @@
 import { badOption } from "../errors.ts";
 import { type HashedImage, type ImageSource, type RawImage, readHashed } from "../image/read.ts";
 import type { Model } from "../models/model.ts";
+import { ipImageCountMax } from "../native/abi.ts";
 import { joined } from "../native/joined.ts";
 import { clipPatches } from "../networks/clip-pixels.ts";
 import { openIpAdapter } from "../networks/ip-adapter.ts";
@@ -14,6 +15,7 @@ import type { ClipVisionNetwork, IpAdapterNetwork } from "../networks/network.ts
 import type { RequestSettings } from "../settings/table.ts";
 import { checkSetting, type Naming } from "../settings/values.ts";
 import { stepsWithin } from "./controls.ts";
+import type { RequestFiles } from "./request-files.ts";
 
 /** What a request says of them. */
 export interface IpAdapterRequest
@@ -40,14 +42,11 @@ export interface PlannedIpAdapter extends ReadIpAdapter {
   stepEnd: number;
 }
 
-/**
- * `find` gives the absolute path of what names an adapter or an encoder. Rejects with "bad-option",
- * "bad-model", "bad-weights", "io".
- */
+/** Rejects with "bad-option", "bad-model", "bad-weights", "io". */
 export async function readIpAdapters(
   request: IpAdapterRequest,
   model: Model,
-  find: (name: string) => string,
+  files: Pick<RequestFiles, "find">,
   naming: Naming,
 ): Promise<ReadIpAdapter[]> {
   const names = checkSetting("ipAdapter", request.ipAdapter ?? [], naming);
@@ -67,9 +66,10 @@ export async function readIpAdapters(
     if (start >= end) {
       throw badOption(`${naming("ipStart")} ${start} must be below ${naming("ipEnd")} ${end}.`);
     }
-    const adapter = openIpAdapter(find(name), model);
+    const adapter = openIpAdapter(files.find("ip-adapter", name), model);
     const named = of(encoders, i);
-    const encoder = await openEncoder(adapter, named && find(named), naming("ipEncoder"));
+    const path = named && files.find("clip-vision", named);
+    const encoder = await openEncoder(adapter, path, naming("ipEncoder"));
     const own = names.length === 1 ? images : [of(images, i)!];
     read.push({
       ...{ adapter, encoder, start, end },
@@ -147,6 +147,10 @@ function checkCounts(request: IpAdapterRequest, { adapters, images }: Counts, na
       `There are ${adapters} of ${naming("ipAdapter")} and ${length} of ${naming(key)}: give it \
 once for all, or once for each.`,
     );
+  }
+  if (images > ipImageCountMax) {
+    throw badOption(`An adapter sees at most ${ipImageCountMax} of ${naming("ipImage")}, not \
+${images}.`);
   }
   if (adapters > 0 && images === 0) {
     throw badOption(`${naming("ipAdapter")} needs an image, ${naming("ipImage")}.`);

@@ -35,12 +35,11 @@ export async function readImages(
   { model, files, naming }: Reading,
 ): Promise<ReadImages> {
   const find = (name: string) => files.find("controlnet", name);
-  const findAdapter = (name: string) => files.find("ip-adapter", name);
   const input = await readInput(request, model, naming);
   return {
     input,
     controls: await readControls(request, model, find, naming),
-    ipAdapters: await readIpAdapters(request, model, findAdapter, naming),
+    ipAdapters: await readIpAdapters(request, model, files, naming),
   };
 }
 

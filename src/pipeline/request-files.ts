@@ -1,7 +1,7 @@
 /**
  * Finds the files that requests name: paths, or names in the folders of models.
  */
-import { resolve } from "node:path";
+import type { ModelKind } from "../library/kinds.ts";
 import { Library, modelFolders } from "../library/resolve.ts";
 import { findModelFile } from "../models/hub-files.ts";
 import { resources } from "../resources.ts";
@@ -9,8 +9,7 @@ import { resources } from "../resources.ts";
 /** The ControlNet of outlines for the bundled model. */
 export const bundledControlNetName = "mini-outlines";
 
-/** IP-Adapters and their encoders have paths alone. */
-export type RequestFileKind = "lora" | "embedding" | "controlnet" | "ip-adapter" | "upscaler";
+export type RequestFileKind = Exclude<ModelKind, "checkpoint" | "vae" | "taesd">;
 
 export interface RequestFiles {
   /**
@@ -36,7 +35,6 @@ export function requestFiles(modelsDir?: string | readonly string[]): RequestFil
   const library = new Library(modelFolders(modelsDir, process.env, { withHub: false }));
   return {
     find(kind, value) {
-      if (kind === "ip-adapter") return resolve(value);
       const isBundled = kind === "controlnet" && value === bundledControlNetName;
       return isBundled ? resources.bundledControlNet() : findModelFile(kind, value, folders);
     },

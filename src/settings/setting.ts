@@ -121,7 +121,7 @@ interface SeedSetting extends Common {
 /** Kinds of models that have names in the folders of models. */
 type ModelNames =
   | ("checkpoint" | "lora" | "vae" | "taesd")
-  | ("embedding" | "controlnet" | "upscaler");
+  | ("embedding" | "controlnet" | "upscaler" | "ip-adapter" | "clip-vision");
 
 interface PathSetting extends Common {
   kind: "path";

@@ -57,13 +57,15 @@ describe("layouts", () => {
     "models/controlnet/depth.safetensors",
     "models/upscale_models/4x.pth",
     "models/clip_vision/vit.safetensors",
+    "models/ipadapter/faces.safetensors",
     "models/unknown/thing.safetensors",
   ];
   const wanted = [
     "checkpoint sdxl/base.safetensors",
-    "other vit.safetensors",
+    "clip-vision vit.safetensors",
     "controlnet depth.safetensors",
     "embedding worst.safetensors",
+    "ip-adapter faces.safetensors",
     "lora detail.safetensors",
     "lora style/ink.safetensors",
     "upscaler 4x.pth",

@@ -12,14 +12,16 @@ export const ipAdapterSettings = {
     of: fileItem,
     flag: "ip-adapter",
     names: "file",
+    models: "ip-adapter",
     max: ipAdapterCountMax,
     default: [],
     group: "Image prompts",
-    hint: "FILE",
+    hint: "MODEL",
     help:
-      "An IP-Adapter for SDXL (plain or plus, .safetensors): the image follows --ip-image as it " +
-      `follows the prompt. Up to ${ipAdapterCountMax}, by giving the flag several times, each ` +
-      "with an --ip-image. Default: none.",
+      "An IP-Adapter for SDXL (plain or plus; a .safetensors file, or a name in the folders of " +
+      "models): the image follows --ip-image as it follows the prompt. Up to " +
+      `${ipAdapterCountMax}, by giving the flag several times, each with an --ip-image. ` +
+      "Default: none.",
     scope: "request",
     processes: "same",
     unrecorded: true,
@@ -91,13 +93,15 @@ export const ipAdapterSettings = {
     of: fileItem,
     flag: "ip-encoder",
     names: "folder",
+    models: "clip-vision",
     max: ipAdapterCountMax,
     default: [],
     group: "Image prompts",
-    hint: "FOLDER",
+    hint: "MODEL",
     help:
       "The image encoder of an --ip-adapter, CLIP ViT-H/14 or ViT-bigG/14: a folder of " +
-      "transformers or a .safetensors file. Default: the one beside the adapter that fits, in " +
+      "transformers, a .safetensors file, or a name in the folders of models. Default: the one " +
+      "beside the adapter that fits, in " +
       "image_encoder, models/image_encoder, sdxl_models/image_encoder or ComfyUI's clip_vision.",
     scope: "request",
     processes: "same",
