@@ -68,7 +68,12 @@ export type {
 export { finalSize } from "./pipeline/hires.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
 export type { ImageOrigin } from "./pipeline/origin.ts";
-export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./pipeline/prepare.ts";
+export {
+  type PreparedPipeline,
+  type PrepareOptions,
+  preparePipeline,
+  withRefiner,
+} from "./pipeline/prepare.ts";
 export { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts";
 export type { GenerateRequest, ImageRange, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";

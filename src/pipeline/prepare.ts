@@ -66,7 +66,7 @@ export interface PrepareOptions extends PredictionOptions {
    * What will be asked for first: if it cannot fit in memory, or be shared by so many ranks, it is
    * refused before weights load. Default: one image of the model's own size.
    */
-  first?: GenerateRequest | undefined;
+  first?: GenerateRequest | ((model: Model) => GenerateRequest) | undefined;
   /** Processes that generate together, each with as many ranks as `devices` says. Default 1. */
   processCount?: number | undefined;
   /** How messages name a setting; default: as the request's property. */
@@ -126,11 +126,12 @@ export async function preparePipeline(
   dependencies: PrepareDependencies = { probeDevice },
 ): Promise<PreparedPipeline> {
   const { threadCount = 0, processCount = 1, naming = asProperty } = options;
-  const { first: request = { prompt: "" }, onLine = () => {} } = options;
+  const { first = { prompt: "" }, onLine = () => {} } = options;
   const { model: own, isBundledModel } = await modelOf(options, options.vae === undefined);
   const vae = await vaeOf(options, own);
   const whole = await withPreviews(vae === null ? own : withVae(own, vae), options);
   const model = withPrediction(whole, options, naming);
+  const request = typeof first === "function" ? first(model) : first;
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
   const folders = modelFolders(options.modelsDir);
@@ -138,7 +139,7 @@ export async function preparePipeline(
   await fetchModelFiles("embedding", request.embeddings, folders, options);
   await fetchModelFiles("controlnet", request.controlnet, folders, options);
   const files = requestFiles(options.modelsDir);
-  const refiner = await refinerOf(options, model, naming);
+  const refiner = await openRefiner(options, model, naming);
   const read = await readImages(request, { model, files, naming });
   const plan = planImages(request, { model, refiner, rankCount, naming, files }, read);
   if (processCount > 1) checkTogether(plan, naming);
@@ -159,6 +160,20 @@ export async function preparePipeline(
   };
 }
 
+/** The same with another refiner. Throws "bad-option" for one that reads other latents. */
+export function withRefiner(
+  prepared: PreparedPipeline,
+  refiner: Pick<PreparedPipeline, "model" | "named">,
+): PreparedPipeline {
+  const { model, named, naming, request, plan } = prepared;
+  const own = {
+    ...prepared,
+    refiner: refinerOf(refiner.model, model, naming),
+    named: { ...named, refiner: refiner.named.model },
+  };
+  return { ...own, plan: planImages(request, own, plan.read) };
+}
+
 // --- internal ---
 
 function namedFiles({ model, refiner, config, vae }: PrepareOptions): NamedFiles {
@@ -168,8 +183,7 @@ function namedFiles({ model, refiner, config, vae }: PrepareOptions): NamedFiles
   return { model: given, refiner: nameOf(refiner), config, vae };
 }
 
-/** With the base model's VAE, whose latents it reads. */
-async function refinerOf(
+async function openRefiner(
   options: PrepareOptions,
   base: Model,
   naming: Naming,
@@ -181,6 +195,11 @@ async function refinerOf(
   }
   const refinerOptions = { ...options, model: refiner, config: undefined };
   const { model } = await modelOf(refinerOptions, false, naming("refiner"));
+  return refinerOf(model, base, naming);
+}
+
+/** With the base model's VAE, whose latents it reads. */
+function refinerOf(model: Model, base: Model, naming: Naming): Model {
   const { vae, vaeFactor, taesd } = base;
   checkRefiner(model, base, naming);
   const weights = { ...model.weights, vae: base.weights.vae };

@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { presetOf } from "../adapters/recipes.ts";
 import { type ImageFormat, imageFormats } from "../image/encoder.ts";
 import { HashCache } from "../library/hashes.ts";
+import type { Model } from "../models/model.ts";
 import { resources } from "../resources.ts";
 import { qualities, recipeNames } from "../settings/names.ts";
 import { fieldKeys } from "../settings/request-schema.ts";
@@ -25,6 +26,9 @@ export interface Capabilities {
   /** That fit at least one model. */
   vaes: { name: string }[];
   controlnets: { name: string }[];
+  ipAdapters: { name: string }[];
+  /** What IP-Adapters read images with (`ip_encoder`). */
+  imageEncoders: { name: string }[];
   /** For the second pass (`hires_upscaler`). */
   upscalers: { name: string }[];
   samplers: { name: string; help: string; otherNames: readonly string[] }[];
@@ -35,16 +39,20 @@ export interface Capabilities {
   settings: ListedSetting[];
   formats: readonly ImageFormat[];
   /** True only where the server has it. */
-  features: Record<"img2img" | "inpaint" | "controlnet" | "previews", boolean>;
+  features: Record<Feature, boolean>;
   limits: { queue: number; images: number; megapixels: number; bodyMebibytes: number };
   ranks: { count: number; share: string };
 }
+
+type Feature = "img2img" | "inpaint" | "controlnet" | "ipAdapter" | "refiner" | "previews";
 
 interface ListedServeModel {
   /** As a request names it. */
   id: string;
   name: string;
   isDefault: boolean;
+  /** Refiners and inpainting models need an image to start from; a job may name any as refiner. */
+  kind: Model["kind"];
   /** SHA-256 of a model in one file, where it is known. */
   sha256: string | null;
   width: number;
@@ -116,6 +124,8 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     embeddings: catalog.embeddings().map((name) => ({ name })),
     vaes: catalog.vaeNames().map((name) => ({ name })),
     controlnets: catalog.controlnets().map((name) => ({ name })),
+    ipAdapters: catalog.ipAdapters().map((name) => ({ name })),
+    imageEncoders: catalog.imageEncoders().map((name) => ({ name })),
     upscalers: catalog.upscalerNames().map((name) => ({ name })),
     samplers: Object.entries(samplerRows).map(([name, { text, others }]) => {
       return { name, help: text, otherNames: others };
@@ -128,7 +138,10 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     sizes: sizesOf(first!, config.maxPixels),
     settings: fieldKeys.map((key) => listedSetting(asField(key), settingOf(key))),
     formats: imageFormats,
-    features: { img2img: true, inpaint: true, controlnet: true, previews: true },
+    features: {
+      ...{ img2img: true, inpaint: true, controlnet: true, previews: true },
+      ...{ ipAdapter: true, refiner: true },
+    },
     limits: {
       ...{ queue: config.maxQueue, images: config.maxImages, megapixels: config.maxPixels },
       bodyMebibytes: config.maxBody,
@@ -148,7 +161,7 @@ function listedModel({ id, prepared }: CatalogModel, index: number): ListedServe
   const [file, ...others] = model.weights.unet.files;
   const isOneFile = others.length === 0 && file === model.path;
   return {
-    ...{ id, name: id, isDefault: index === 0, sizeMultiple },
+    ...{ id, name: id, isDefault: index === 0, kind: model.kind, sizeMultiple },
     sha256: isOneFile ? new HashCache().known(file) : null,
     width: defaults.width ?? nativeSize.width,
     height: defaults.height ?? nativeSize.height,

@@ -6,9 +6,10 @@ import { basename } from "node:path";
 import { BasedXLError, badOption, escaped } from "../errors.ts";
 import { adapterHash, HashCache } from "../library/hashes.ts";
 import { describeModel, type ListedModel } from "../library/list.ts";
-import { isPathAlone, Library, modelFolders } from "../library/resolve.ts";
+import { isPathAlone, Library, modelFolders, serves } from "../library/resolve.ts";
 import type { FoundModel } from "../library/scan.ts";
 import { stemOf } from "../library/scan.ts";
+import type { Model } from "../models/model.ts";
 import {
   bundledControlNetName,
   type RequestFileKind,
@@ -25,6 +26,7 @@ import {
   preparePipeline,
   type ReadImages,
   readImages,
+  withRefiner,
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { asField, asFlag } from "../settings/values.ts";
@@ -51,6 +53,7 @@ export class Catalog {
   private readonly vaes = new Vaes();
   private adapters: ListedAdapter[] = [];
   private upscalers: string[] = [];
+  private ipAdapters_: string[] = [];
 
   private constructor(
     readonly models: readonly CatalogModel[],
@@ -73,11 +76,11 @@ export class Catalog {
     const names = config.models.length > 0 ? config.models : [undefined];
     const models: CatalogModel[] = [];
     for (const name of names) {
-      const own = { model: name, devices: config, naming: asFlag };
+      const own = { model: name, devices: config, naming: asFlag, first: firstRequest };
       const options = { ...config, ...own, onLine, onDownload, signal };
       const prepared = await preparePipeline(options, dependencies);
       const id = freeName(idOf(name, prepared), models);
-      models.push({ id, vae: null, prepared: { ...prepared, naming: asField } });
+      models.push({ id, vae: null, refiner: null, prepared: { ...prepared, naming: asField } });
     }
     const catalog = new Catalog(models, modelFolders(modelsDir));
     // Jobs that an earlier server left may name VAEs.
@@ -86,12 +89,14 @@ export class Catalog {
   }
 
   /**
-   * The model that a request names, with the VAE that it names: the first where it names none, with
-   * the server's. Throws "bad-model".
+   * The model that a request names, with the VAE and the refiner that it names: the first where it
+   * names none, with the server's. Throws "bad-model", and "bad-option" for a refiner that does not
+   * fit.
    */
-  model({ model, vae }: Pick<JobSpec, "model" | "vae">): CatalogModel {
+  model({ model, vae, refiner }: Pick<JobSpec, "model" | "vae" | "refiner">): CatalogModel {
     const found = this.modelNamed(model);
-    return vae === undefined ? found : this.vaes.model(found, vae);
+    const own = vae === undefined ? found : this.vaes.model(found, vae);
+    return refiner === undefined ? own : this.refined(own, this.modelNamed(refiner));
   }
 
   /** The plan that the model will run with: on all of its ranks or some, from an image or not. */
@@ -127,7 +132,17 @@ export class Catalog {
 
   controlnets(): readonly string[] {
     const hasBundled = this.models.some(({ prepared }) => prepared.isBundledModel);
-    return [...(hasBundled ? [bundledControlNetName] : []), ...this.files.names("controlnet")];
+    const names = this.files.names("controlnet").filter((name) => !this.ipAdapters_.includes(name));
+    return [...(hasBundled ? [bundledControlNetName] : []), ...names];
+  }
+
+  /** As they were seen last. */
+  ipAdapters(): readonly string[] {
+    return this.ipAdapters_;
+  }
+
+  imageEncoders(): readonly string[] {
+    return this.files.namesInFolders("clip-vision");
   }
 
   /** Looks at the folders again. */
@@ -139,8 +154,8 @@ export class Catalog {
       const sha256 = hashes.known(path);
       return { name, path, detail, hash: sha256 && adapterHash(sha256) };
     });
-    const upscalers = await this.files.listed("upscaler");
-    this.upscalers = upscalers.map(({ name }) => name).sort();
+    this.upscalers = namesOf(await this.files.listed("upscaler"));
+    this.ipAdapters_ = namesOf(await this.files.listed("ip-adapter"));
   }
 
   // --- internal ---
@@ -157,12 +172,17 @@ export class Catalog {
     );
   }
 
+  private refined(model: CatalogModel, refiner: CatalogModel): CatalogModel {
+    const prepared = withRefiner(model.prepared, refiner.prepared);
+    return { ...model, refiner: refiner.id, prepared };
+  }
+
   private async refreshVaes(): Promise<void> {
     await this.vaes.refresh(this.models, await this.files.listed("vae"));
   }
 }
 
-/** Finds LoRAs and embeddings by name, in the folders of models alone. */
+/** Finds files beside models by name, in the folders of models alone. */
 class ListedFiles implements RequestFiles {
   private library: Library;
   /** Files that were looked into, by their paths. */
@@ -178,12 +198,12 @@ class ListedFiles implements RequestFiles {
   }
 
   /** Files of this kind, by what they hold; each is looked into once between two refreshes. */
-  async listed(kind: "lora" | "vae" | "upscaler"): Promise<ListedModel[]> {
+  async listed(kind: "lora" | "vae" | "upscaler" | "ip-adapter"): Promise<ListedModel[]> {
     const listed: ListedModel[] = [];
     for (const found of this.library.all()) {
-      if (found.folder.kind !== kind && found.folder.kind !== "any") continue;
+      if (!serves(found.folder, kind)) continue;
       const model = await this.described(found);
-      if (model.kind === kind) listed.push(model);
+      if (isOfKind(model, kind)) listed.push(model);
     }
     return listed;
   }
@@ -197,16 +217,20 @@ class ListedFiles implements RequestFiles {
     if (isPathAlone(value) || value.split(/[/\\]/).includes("..")) {
       throw badOption(`The ${noun} ${shown} must be a name of the server's list, not a path.`);
     }
-    // No folder of models is one of IP-Adapters.
-    const listed = kind === "ip-adapter" ? null : kind;
-    const path = listed && this.lookUp(listed, value, shown);
+    const path = this.lookUp(kind, value, shown);
     if (path !== null) return path;
-    const hint = listed ? suggestion(value, this.library.names(listed)) : "";
+    const hint = suggestion(value, this.library.names(kind));
     throw new BasedXLError("bad-model", `The server has no ${noun} ${shown}.${hint}`);
   }
 
   names(kind: "controlnet"): readonly string[] {
     return this.library.names(kind);
+  }
+
+  /** Of those whose folder says what they are. */
+  namesInFolders(kind: "clip-vision"): string[] {
+    const found = this.library.all().filter(({ folder }) => folder.kind === kind);
+    return found.map(({ name, isFolder }) => (isFolder ? name : stemOf(name))).sort();
   }
 
   embeddings() {
@@ -225,11 +249,7 @@ class ListedFiles implements RequestFiles {
     return model;
   }
 
-  private lookUp(
-    kind: Exclude<RequestFileKind, "ip-adapter">,
-    value: string,
-    shown: string,
-  ): string | null {
+  private lookUp(kind: RequestFileKind, value: string, shown: string): string | null {
     try {
       return this.library.find(kind, value);
     } catch (error) {
@@ -247,8 +267,28 @@ const nouns: Readonly<Record<RequestFileKind, string>> = {
   embedding: "embedding",
   controlnet: "ControlNet",
   "ip-adapter": "IP-Adapter",
+  "clip-vision": "image encoder",
   upscaler: "upscaler",
 };
+
+function namesOf(listed: readonly ListedModel[]): string[] {
+  return listed.map(({ name }) => name).sort();
+}
+
+/** By what the file holds. */
+function isOfKind({ kind, detail }: ListedModel, wanted: string): boolean {
+  return wanted === "ip-adapter" ? kind === "adapter" && detail === "IP-Adapter" : kind === wanted;
+}
+
+/** What a model is loaded for: an image of its size, made from another one where it needs that. */
+function firstRequest({ kind, defaults, nativeSize }: Model): GenerateRequest {
+  if (kind === "base") return { prompt: "" };
+  const width = defaults.width ?? nativeSize.width;
+  const height = defaults.height ?? nativeSize.height;
+  const image = { width, height, pixels: new Uint8Array(3 * width * height) };
+  const mask = { width, height, pixels: new Uint8Array(width * height).fill(255) };
+  return { prompt: "", image, ...(kind === "inpainting" && { mask }) };
+}
 
 /** Paths say where users keep things: the name of the file instead. */
 function idOf(name: string | undefined, { model, isBundledModel }: PreparedPipeline): string {

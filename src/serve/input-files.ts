@@ -8,36 +8,44 @@ export interface InputFiles<File> {
   mask: File | null;
   /** Hints of `controlnet`, in its order. */
   controlImages?: readonly File[] | undefined;
+  /** What `ipAdapter` sees, in its order. */
+  ipImages?: readonly File[] | undefined;
 }
 
 /** The same of other values. */
 export function mapFiles<From, To>(
-  { image, mask, controlImages = [] }: InputFiles<From>,
+  { image, mask, controlImages = [], ipImages = [] }: InputFiles<From>,
   map: (file: From) => To,
 ): InputFiles<To> {
-  const mapped = { image: image && map(image), mask: mask && map(mask) };
-  return controlImages.length === 0 ? mapped : { ...mapped, controlImages: controlImages.map(map) };
+  return {
+    ...{ image: image && map(image), mask: mask && map(mask) },
+    ...(controlImages.length > 0 && { controlImages: controlImages.map((file) => map(file)) }),
+    ...(ipImages.length > 0 && { ipImages: ipImages.map((file) => map(file)) }),
+  };
 }
 
 /** The same of values that come later. */
 export async function awaitFiles<File>(
   files: InputFiles<Promise<File>>,
 ): Promise<InputFiles<File>> {
-  const { image, mask, controlImages = [] } = files;
-  const hints = await Promise.all(controlImages);
-  const own = { image: await image, mask: await mask };
-  return hints.length === 0 ? own : { ...own, controlImages: hints };
+  const promises = allFiles(files);
+  const values = await Promise.all(promises);
+  const known = new Map(promises.map((promise, i) => [promise, values[i]!]));
+  return mapFiles(files, (promise) => known.get(promise)!);
 }
 
-export function allFiles<File>({ image, mask, controlImages = [] }: InputFiles<File>): File[] {
-  return [image, mask, ...controlImages].filter((file) => file !== null);
+export function allFiles<File>(files: InputFiles<File>): File[] {
+  const { image, mask, controlImages = [], ipImages = [] } = files;
+  return [image, mask, ...controlImages, ...ipImages].filter((file) => file !== null);
 }
 
 /** What a request says of them. */
-export function inputSettings<File>({ image, mask, controlImages = [] }: InputFiles<File>) {
+export function inputSettings<File>(files: InputFiles<File>) {
+  const { image, mask, controlImages = [], ipImages = [] } = files;
   return {
     ...(image !== null && { image }),
     ...(mask !== null && { mask }),
     ...(controlImages.length > 0 && { controlImage: controlImages }),
+    ...(ipImages.length > 0 && { ipImage: ipImages }),
   };
 }

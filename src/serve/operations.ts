@@ -49,6 +49,7 @@ export const operations: readonly Operation[] = [
         image: "The image to start from.",
         mask: "White is made anew.",
         control_image: "A hint.",
+        ip_image: "What an IP-Adapter sees.",
       },
     },
     status: 202,

@@ -135,9 +135,13 @@ export class PipelinePool {
 
 // --- internal ---
 
-/** A model with another VAE has weights of its own. */
-function nameOf({ id, vae }: CatalogModel): string {
-  return vae === null ? id : `${id} with ${vae}`;
+/** A model with another VAE or refiner has weights of its own. */
+function nameOf({ id, vae, refiner }: CatalogModel): string {
+  return [
+    id,
+    ...(vae === null ? [] : [`the VAE ${vae}`]),
+    ...(refiner === null ? [] : [refiner]),
+  ].join(" with ");
 }
 
 function keyOf(model: CatalogModel, { ranks, images }: Share, slot: number): string {

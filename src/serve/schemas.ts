@@ -24,8 +24,14 @@ export const specSchema = v.strictObject({
   control_images: v.optional(
     about(v.array(v.string()), "Hints of controlnet, one for all or one for each, in base64."),
   ),
+  ip_images: v.optional(
+    about(v.array(v.string()), "What ip_adapter sees, in its order, in base64."),
+  ),
   model: v.optional(about(v.string(), "An id of the capabilities' models. Default: the first.")),
   vae: v.optional(about(v.string(), "One of the capabilities' VAEs. Default: the model's.")),
+  refiner: v.optional(
+    about(v.string(), "An id of the models that finishes the images. Default: as the server is."),
+  ),
   priority: v.optional(about(whole(-10, 10), "Higher goes first. Default: 0.")),
   preview_steps: v.optional(about(whole(0, 1000), "Steps between previews. Default: 0, none.")),
   format: v.optional(about(v.picklist(imageFormats), "Default: as the server is set.")),
@@ -33,7 +39,7 @@ export const specSchema = v.strictObject({
 });
 
 /** The part `job` of a form, whose images are files beside it. */
-export const jobFormSchema = v.omit(specSchema, ["image", "mask", "control_images"]);
+export const jobFormSchema = v.omit(specSchema, ["image", "mask", "control_images", "ip_images"]);
 
 const limit = v.optional(about(digits(1, 1000), "Default: 100."), "100");
 
@@ -86,6 +92,7 @@ export const jobSchema = v.object({
     request: v.record(v.string(), v.unknown()),
     model: v.string(),
     vae: v.optional(v.string()),
+    refiner: v.optional(v.string()),
     client: v.string(),
     dialect: v.string(),
   }),
@@ -117,6 +124,7 @@ export const metadataSchema = v.object({
   tool: v.nullable(about(v.string(), "The program that wrote the image.")),
   parameters: v.nullable(about(v.string(), "The text as A1111 writes it.")),
   model: v.nullable(about(v.string(), "An id of the capabilities, else as the image says.")),
+  refiner: v.nullable(about(v.string(), "The same of the model that finished it.")),
   request: v.record(v.string(), v.unknown()),
   rows: about(
     rankRowsSchema,

@@ -28,7 +28,8 @@ test("a job can be a form too, with files beside its part in JSON", () => {
     };
   };
   const form = post.requestBody.content["multipart/form-data"]!;
-  expect(Object.keys(form.schema.properties)).toEqual(["job", "image", "mask", "control_image"]);
+  const files = ["image", "mask", "control_image", "ip_image"];
+  expect(Object.keys(form.schema.properties)).toEqual(["job", ...files]);
   expect(form).toMatchObject({
     schema: { required: ["job"], properties: { image: { contentMediaType: "image/*" } } },
     encoding: { job: { contentType: "application/json" } },

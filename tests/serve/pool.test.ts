@@ -43,7 +43,7 @@ async function poolOn(copiesMax: number) {
   const { held, dependencies } = openerOn(copiesMax);
   const devices = { device: "cuda", rankCount: gpuCount } as const;
   const prepared = await preparePipeline({ devices }, dependencies);
-  const model = { id: "model", vae: null, prepared };
+  const model = { id: "model", vae: null, refiner: null, prepared };
   const pool = new PipelinePool({ maxModels: 1, onLoad: () => {}, dependencies });
   const { signal } = new AbortController();
   const use = async (share: Share) => {

@@ -171,7 +171,7 @@ class Log {
 /** A document with a model, LoRAs and an embedding. */
 export function fakeCapabilities(): CapabilitySource {
   const defaults = { steps: 4, guidanceScale: 5, sampler: null, prompt: null };
-  const sizes = { width: 64, height: 64, sizeMultiple: 32 };
+  const sizes = { width: 64, height: 64, sizeMultiple: 32, kind: "base" } as const;
   const current: Capabilities = {
     ...{ samplers: [], recipes: [], qualities: [], settings: [] },
     version: "0.1.0",
@@ -184,9 +184,14 @@ export function fakeCapabilities(): CapabilitySource {
     vaes: [{ name: "fp16-fix" }],
     controlnets: [{ name: "canny" }, { name: "union" }],
     upscalers: [{ name: "4x-sharp" }],
+    ipAdapters: [{ name: "ip-adapter_sdxl" }],
+    imageEncoders: [],
     sizes: [{ width: 64, height: 64, ratio: "1:1" }],
     formats: ["png", "jpeg", "webp", "avif"],
-    features: { img2img: false, inpaint: false, controlnet: false, previews: true },
+    features: {
+      ...{ img2img: false, inpaint: false, controlnet: false, previews: true },
+      ...{ ipAdapter: false, refiner: false },
+    },
     limits: { queue: 16, images: 64, megapixels: 10, bodyMebibytes: 10 },
     ranks: { count: 1, share: "1" },
   };

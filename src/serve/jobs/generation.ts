@@ -77,6 +77,7 @@ export function batchKeyOf({ model, stored: { spec } }: LiveJob): string | null 
   return JSON.stringify([
     model.id,
     model.vae,
+    model.refiner,
     spec.previewSteps ?? 0,
     hasGuidance,
     requestToJson(rest),

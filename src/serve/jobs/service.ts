@@ -7,6 +7,7 @@ import { JobQueue } from "../../pipeline/queue.ts";
 import { finalSize, noImages, type ReadImages } from "../../pipeline.ts";
 import { chooseSeed } from "../../settings/setting.ts";
 import type { Catalog } from "../catalog.ts";
+import type { CatalogModel } from "../catalog-model.ts";
 import { HttpError } from "../environment.ts";
 import { inputSettings } from "../input-files.ts";
 import type { Inputs } from "../inputs.ts";
@@ -223,7 +224,7 @@ export class QueuedJobs implements ImageJobService {
     }
     const stored: StoredJob = {
       ...{ id: Bun.randomUUIDv7(), state: "queued", createdAt: Date.now(), attempts: 0 },
-      spec: { ...spec, request, model: model.id, ...(model.vae && { vae: model.vae }) },
+      spec: { ...spec, request, ...namesOf(model) },
       ...{ startedAt: null, endedAt: null, images: [], warnings: [], error: null },
     };
     return new LiveJob(stored, model);
@@ -242,9 +243,10 @@ export class QueuedJobs implements ImageJobService {
       return endWaiting(this.records, job);
     }
     if (this.modelOf(stored) === null) {
-      const { model, vae } = stored.spec;
+      const { model, vae, refiner } = stored.spec;
       const withVae = vae === undefined ? "" : ` with the VAE ${vae}`;
-      const message = `The server no longer has the model ${model}${withVae}.`;
+      const withRefiner = refiner === undefined ? "" : ` and the refiner ${refiner}`;
+      const message = `The server no longer has the model ${model}${withVae}${withRefiner}.`;
       return endWaiting(this.records, job, { code: "bad-model", message });
     }
     if (this.runner.isLocal && attempts >= config.maxAttempts) {
@@ -317,6 +319,11 @@ const pruneEvery = 100;
 
 function keptView(stored: StoredJob): JobView {
   return { ...stored, position: null, progress: null };
+}
+
+/** As a job keeps it. */
+function namesOf({ id, vae, refiner }: CatalogModel): Pick<JobSpec, "model" | "vae" | "refiner"> {
+  return { model: id, ...(vae && { vae }), ...(refiner && { refiner }) };
 }
 
 function checkWhole(name: string, value: number, min: number, max: number): void {

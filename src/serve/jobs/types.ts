@@ -13,6 +13,8 @@ export interface JobSpec {
   model?: string | undefined;
   /** A VAE of that list, in the place of the model's. */
   vae?: string | undefined;
+  /** A model of that list that finishes the images. Default: as the server is set. */
+  refiner?: string | undefined;
   /** -10 to 10, higher first. Default 0. */
   priority?: number | undefined;
   /** Who asks, for fairness: an API key's name, else a cookie or an address. */

@@ -92,24 +92,35 @@ function metadataOf(path: string, catalog: Catalog) {
   const { recipe, parameters = null, problems } = inspectedImage(path);
   const warnings = problems.map((problem) => `Of the image, ${problem}.`);
   if (recipe === null) {
-    return { tool: null, parameters, model: null, request: {}, ...noRows, warnings };
+    return { tool: null, parameters, ...noModels, request: {}, ...noRows, warnings };
   }
-  const { settings, loras, model, tool } = recipe;
+  const { settings, loras, model, refiner, tool } = recipe;
   const listed = loras.map(({ name, scale, textScale }) => ({ file: name, scale, textScale }));
   const all = [...(settings.loras ?? []), ...listed];
   const request = requestToJson({ ...settings, ...(all.length > 0 && { loras: all }) });
-  const known = model && catalog.models.find(({ id }) => id === model.name);
+  const names = { model: model?.name, refiner: refiner?.name };
+  const known = model && modelOf(names, catalog);
   if (model !== null && !known) {
-    warnings.push("The server does not have the image's model.");
+    warnings.push("The server does not have the image's model, or its refiner.");
   }
   return {
-    ...{ tool, parameters, model: model?.name ?? null, request },
+    ...{ tool, parameters, model: names.model ?? null, refiner: names.refiner ?? null, request },
     ...(known ? rowsOf(settings, known, catalog) : noRows),
     warnings: [...recipe.warnings, ...warnings],
   };
 }
 
+const noModels = { model: null, refiner: null };
 const noRows = { rows: null, unguidedRows: null };
+
+/** null where the server lacks one of them. */
+function modelOf(names: Parameters<Catalog["model"]>[0], catalog: Catalog): CatalogModel | null {
+  try {
+    return catalog.model(names);
+  } catch {
+    return null;
+  }
+}
 
 /** As the image's settings are planned here; none where they cannot be, or of a part of it. */
 function rowsOf(settings: RecalledSettings, model: CatalogModel, catalog: Catalog) {

@@ -1,6 +1,6 @@
 /**
  * A job as a form of several parts: what a body in JSON has in the part `job`, and files of the
- * image to start from, its mask and hints.
+ * image to start from, its mask, hints, and what IP-Adapters see.
  */
 import type { Context } from "hono";
 import * as v from "valibot";
@@ -20,7 +20,9 @@ export async function readForm(c: Context) {
   if (!result.success) throw refused(result.issues);
   const [image = null] = await filesOf(form, "image");
   const [mask = null] = await filesOf(form, "mask");
-  return { job: result.output, image, mask, controlImages: await filesOf(form, "control_image") };
+  const controlImages = await filesOf(form, "control_image");
+  const ipImages = await filesOf(form, "ip_image");
+  return { job: result.output, image, mask, controlImages, ipImages };
 }
 
 // --- internal ---

@@ -33,8 +33,9 @@ export function jobRoutes(service: ImageJobService) {
     async (c, next) => (isForm(c) ? await taken(c, await readForm(c)) : await next()),
     valid("json", specSchema),
     async (c) => {
-      const { image, mask, control_images: hints = [], ...job } = c.req.valid("json");
-      const given = { image: image ?? null, mask: mask ?? null, controlImages: hints };
+      const { image = null, mask = null, ...rest } = c.req.valid("json");
+      const { control_images: controlImages = [], ip_images: ipImages = [], ...job } = rest;
+      const given = { image, mask, controlImages, ipImages };
       return await taken(c, { job, ...mapFiles(given, bytesOf) });
     },
   );
