@@ -21,20 +21,26 @@ const pixel = [
   "hQGAhKmMIQAAAABJRU5ErkJggg==",
 ].join("");
 
+const dataUrl = `data:image/png;base64,${pixel}`;
+
 const bodies: [path: string, body: unknown][] = [
   ["/v1/images/generations", { prompt: "a", n: 1, size: "64x64", stream: false, seed: 3 }],
-  ["/v1/images/edits", { prompt: "a", image: `data:image/png;base64,${pixel}`, size: "auto" }],
   [
     "/sdapi/v1/txt2img",
     { prompt: "a", steps: 2, cfg_scale: 7, sampler_name: "Euler a", override_settings: {} },
   ],
-  ["/sdapi/v1/img2img", { init_images: [pixel], mask: pixel, denoising_strength: 0.5 }],
+  ["/sdapi/v1/img2img", { init_images: [pixel], denoising_strength: 0.5 }],
   ["/sdapi/v1/png-info", { image: pixel }],
   ["/sdapi/v1/options", { sd_model_checkpoint: "mini", samples_format: "png" }],
-  ["/sdapi/v1/extra-single-image", { image: pixel, upscaler_1: "Lanczos", upscaling_resize: 2 }],
   ["/prompt", { prompt: defaultPrompt(), client_id: "a" }],
   ["/queue", { delete: ["one"], clear: false }],
   ["/history", { delete: ["one"] }],
+];
+/** Bodies whose images are decoded, which takes a hundred times as long. */
+const slowBodies: typeof bodies = [
+  ["/v1/images/edits", { prompt: "a", image: dataUrl, mask: dataUrl, size: "auto" }],
+  ["/sdapi/v1/img2img", { init_images: [pixel], mask: pixel, inpainting_mask_invert: 1 }],
+  ["/sdapi/v1/extra-single-image", { image: pixel, upscaler_1: "Lanczos", upscaling_resize: 2 }],
 ];
 const gets = [
   ...[
@@ -71,10 +77,11 @@ function request(random: Random): Sent {
   }
   if (kind === 1) {
     const body = Uint8Array.from(mutateBytes(random, Buffer.from(form)));
-    const path = random.pick(["/upload/image", "/upload/mask", "/v1/images/edits"]);
+    const uploads = ["/upload/image", "/upload/mask"];
+    const path = random.once(20) ? "/v1/images/edits" : random.pick(uploads);
     return { method: "POST", path, headers: [["Content-Type", types[1]!]], body };
   }
-  const [path, json] = random.pick(bodies);
+  const [path, json] = random.pick(random.once(50) ? slowBodies : bodies);
   const body = random.once(30)
     ? JSON.stringify(strange(random))
     : mutateJson(random, json, ["loras", "alwayson_scripts", "scheduler", "seed", "model"]);

@@ -1,8 +1,7 @@
 /**
- * Files of models: configs, tokenizers, headers of safetensors and the keys in them.
+ * Files of models: configs, headers of safetensors and the keys in them.
  */
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { identify } from "../../../src/adapters/identify.ts";
 import {
@@ -13,10 +12,9 @@ import {
 } from "../../../src/models/config.ts";
 import { parseSafetensorsHeader } from "../../../src/models/safetensors-header.ts";
 import { classifyHeader } from "../../../src/models/single-file/classify.ts";
-import { loadTokenizer } from "../../../src/prompt/tokenizer.ts";
 import { makeSchedule, samplerOfModel } from "../../../src/schedule.ts";
 import { golden } from "../../support/linked-model.ts";
-import { mutateBytes, mutateJson, mutateText } from "../mutate.ts";
+import { mutateBytes, mutateJson } from "../mutate.ts";
 import type { Random } from "../random.ts";
 import { target } from "../target.ts";
 
@@ -95,43 +93,6 @@ export const headerTarget = target("headers", safetensors, (bytes) => {
   identify(header);
   classifyHeader(header);
 });
-
-const tokenizerFiles = ["vocab.json", "merges.txt", "special_tokens_map.json"];
-const tokenizerTexts = tokenizerFiles.map((name) => {
-  return readFileSync(join(golden, "tokenizer", name), "utf8");
-});
-const tokenizerConfig = readFileSync(join(golden, "tokenizer/tokenizer_config.json"), "utf8");
-const tokenizerFolder = mkdtempSync(join(tmpdir(), "basedxl-fuzz-"));
-const added = {
-  added_tokens_decoder: {
-    49408: { content: "<new>", lstrip: false, rstrip: true, normalized: true, special: false },
-  },
-};
-
-export const tokenizerTarget = target(
-  "tokenizers",
-  (random) => {
-    const which = random.below(4);
-    const isJson = which !== 1;
-    const old = [...tokenizerTexts, tokenizerConfig][which]!;
-    const json = isJson && parsed(old);
-    const text = isJson
-      ? mutateJson(random, which === 3 ? { ...(json as object), ...added } : json, [
-          "<new>",
-          "a</w>",
-        ])
-      : mutateText(random, old, ["\n", " ", "a b\n", "#version: 0.2\n", "a a a\n"]);
-    return { which, text };
-  },
-  async ({ which, text }) => {
-    for (const [index, name] of [...tokenizerFiles, "tokenizer_config.json"].entries()) {
-      const whole = [...tokenizerTexts, tokenizerConfig][index]!;
-      writeFileSync(join(tokenizerFolder, name), index === which ? text : whole);
-    }
-    const tokenizer = await loadTokenizer(tokenizerFolder, 49407);
-    tokenizer.encode("a <new> red house \u{1f98a}");
-  },
-);
 
 function parsed(text: string): unknown {
   try {

@@ -1,66 +1,13 @@
 /**
- * What comes over the network beside requests: answers of the hub, and the rendezvous from both
- * sides.
+ * The rendezvous of processes, from both sides.
  */
-
 import { Connection } from "../../../src/distributed/connection.ts";
 import { PeerGroup } from "../../../src/distributed/peer-group.ts";
 import { challengeOf, decisionsOf, helloOf } from "../../../src/distributed/rendezvous/protocol.ts";
 import { differenceOf } from "../../../src/distributed/settings.ts";
-import { type HubClient, Interrupted } from "../../../src/hub/http.ts";
-import { listRepository } from "../../../src/hub/listing.ts";
 import { expected, id } from "../../support/rendezvous.ts";
 import { mutateJson, mutateText } from "../mutate.ts";
 import { target } from "../target.ts";
-
-const commit = "0123456789abcdef0123456789abcdef01234567";
-const listing = [
-  { type: "file", path: "model_index.json", size: 10, oid: commit },
-  { type: "directory", path: "unet", size: 0, oid: commit },
-  {
-    ...{ type: "file", path: "unet/a.safetensors", size: 100, oid: commit },
-    lfs: { oid: "ab".repeat(32), size: 100, pointerSize: 130 },
-  },
-];
-const info = { id: "a/b", modelId: "a/b", sha: commit, private: false, downloads: 1, likes: 1 };
-
-let answers: string[] = [];
-const hub = Bun.serve({
-  hostname: "127.0.0.1",
-  port: 0,
-  fetch: () =>
-    new Response(answers.shift() ?? "[]", { headers: { "Content-Type": "application/json" } }),
-});
-hub.unref();
-
-function client(): HubClient {
-  return {
-    settings: { endpoint: hub.url.origin, token: null, pauseMs: 0 } as never,
-    signal: undefined,
-    say() {},
-  };
-}
-
-export const hubTarget = target(
-  "hub",
-  (random) => {
-    const which = random.below(4);
-    const keys = ["lfs", "xetHash", "path", "oid", "size", "sha", "type"];
-    return [
-      which === 0 ? mutateJson(random, info, keys) : JSON.stringify(info),
-      which === 0 ? JSON.stringify(listing) : mutateJson(random, listing, keys),
-    ];
-  },
-  async (texts) => {
-    answers = [...texts];
-    try {
-      await listRepository(client(), "a/b", "main");
-    } catch (error) {
-      if (error instanceof Interrupted) throw error.refusal;
-      throw error;
-    }
-  },
-);
 
 const messages: unknown[] = [
   { basedxl: 3, rank: 1, worldSize: 2, settings: { "--seed": "7" }, nonce: "n", proof: "" },
