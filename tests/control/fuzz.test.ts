@@ -14,6 +14,8 @@ import { recipeOfSwarmUi } from "../../src/metadata/from-swarmui.ts";
 import { parseSchedulerConfig } from "../../src/models/config.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
 import { parseAxes } from "../../src/sheets.ts";
+import { MemoryWatch } from "../fuzz/memory.ts";
+import { reportOf, writeState } from "../fuzz/progress.ts";
 import { targets } from "../fuzz/targets.ts";
 import { runCase } from "../fuzz/worker.ts";
 import { dialectApp } from "../support/dialect-app.ts";
@@ -28,6 +30,32 @@ describe(seedName, () => {
     for (let index = 0; index < 300; index++) {
       expect([index, await runCase(name, seed, index)]).toEqual([index, null]);
     }
+  });
+});
+
+describe("the command", () => {
+  test("finds what cases leave behind, and no cache that is filled once", () => {
+    const sizes = [1, 30, 40, 70, 71].map((mebibytes) => mebibytes << 20);
+    const watch = new MemoryWatch(() => sizes.shift() ?? 0);
+    const found = Array.from({ length: 5 * 25_000 }, () => watch.afterCase());
+    expect(found.flatMap((each, index) => (each === null ? [] : [index + 1]))).toEqual([75_000]);
+    expect(found[74_999]).toContain("it leaks");
+  });
+
+  test("writes a table of what several runs have done", () => {
+    const [a, b] = [0, 1].map(() => mkdtempSync(join(tmpdir(), "basedxl-report-")));
+    const progress = { seconds: 2.4, crashes: [], commits: ["0123abcd"] };
+    writeState(a!, 1, { prompts: { ...progress, next: 10 }, texts: { ...progress, next: 3 } });
+    writeState(b!, 1, { prompts: { ...progress, next: 10_000_000 } });
+    const crashes = [{ index: 7, reason: "it hangs" }];
+    writeState(b!, 2, { prompts: { ...progress, next: 8, crashes } });
+    const [, , ...rows] = reportOf([a!, b!], ["texts", "prompts", "images"]).trim().split("\n");
+    expect(rows).toEqual([
+      "| texts | 1 | 3 | 2 | 0 | 0123abcd |",
+      "| prompts | 1 | 10,000,000 | 2 | 0 | 0123abcd |",
+      "| prompts | 2 | 8 | 2 | 7 | 0123abcd |",
+    ]);
+    for (const folder of [a!, b!]) rmSync(folder, { recursive: true });
   });
 });
 

@@ -6,28 +6,16 @@
  *     bun run fuzz --minutes 60         an hour of each
  *     bun run fuzz --cases 10000000 --targets prompts,images
  *     bun run fuzz --repeat prompts:1234 --seed 1    one case again, with its stack
+ *     bun run fuzz --report FILE --out a,b    a table of what runs in these folders have done
  */
-import {
-  appendFileSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-} from "node:fs";
+import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { nativeTargets, runNative } from "./native.ts";
+import { noteCommit, readState, reportOf, writeState } from "./progress.ts";
 import { runTarget } from "./supervise.ts";
 import { targets } from "./targets.ts";
 import { runCase } from "./worker.ts";
-
-export interface Progress {
-  /** Cases so far. */
-  next: number;
-  seconds: number;
-  crashes: { index: number | string; reason: string }[];
-}
 
 export interface Wanted {
   seed: number;
@@ -49,6 +37,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
     out: { type: "string", default: "fuzz-out" },
     repeat: { type: "string" },
+    report: { type: "string" },
   },
 });
 
@@ -58,23 +47,19 @@ if (values.repeat !== undefined) {
   const [name = "", index] = values.repeat.split(":");
   const reason = await runCase(name, seed, Number(index));
   process.stdout.write(`${reason ?? "no crash"}\n`);
+} else if (values.report !== undefined) {
+  writeFileSync(values.report, reportOf(values.out.split(","), all));
 } else process.exitCode = await fuzz();
 
 async function fuzz(): Promise<number> {
   const { out } = values;
   mkdirSync(join(out, "crashes"), { recursive: true });
-  const statePath = join(out, `state-${seed}.json`);
-  const state: Record<string, Progress> = existsSync(statePath)
-    ? JSON.parse(readFileSync(statePath, "utf8"))
-    : {};
+  const state = readState(out, seed);
   const log = (line: string) => {
     process.stdout.write(`${line}\n`);
     appendFileSync(join(out, "fuzz.log"), `${new Date().toISOString()} ${line}\n`);
   };
-  const save = () => {
-    writeFileSync(`${statePath}.new`, JSON.stringify(state, null, 2));
-    renameSync(`${statePath}.new`, statePath);
-  };
+  const save = () => writeState(out, seed, state);
   const minutes = values.minutes === undefined ? Number.POSITIVE_INFINITY : Number(values.minutes);
   const cases = Number(values.cases ?? (values.minutes === undefined ? 100_000 : 1e15));
   const wanted: Wanted = { seed, cases, seconds: minutes * 60, out, log, save };
@@ -83,6 +68,7 @@ async function fuzz(): Promise<number> {
     if (!all.includes(name)) throw new Error(`no target ${name}: ${all.join(", ")}`);
     state[name] ??= { next: 0, seconds: 0, crashes: [] };
     const progress = state[name];
+    if (progress.next < cases) noteCommit(progress, join(import.meta.dir, "../.."));
     const run = nativeTargets.includes(name) ? runNative : runTarget;
     const isRun = await run(name, progress, wanted);
     save();

@@ -4,8 +4,9 @@
  */
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Progress, Wanted } from "./main.ts";
+import type { Wanted } from "./main.ts";
 import { nativeSeeds } from "./native-seeds.ts";
+import type { Progress } from "./progress.ts";
 
 export const nativeTargets: readonly string[] = Object.keys(nativeSeeds);
 

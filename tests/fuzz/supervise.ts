@@ -5,7 +5,8 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Progress, Wanted } from "./main.ts";
+import type { Wanted } from "./main.ts";
+import type { Progress } from "./progress.ts";
 import { Random } from "./random.ts";
 import { targets } from "./targets.ts";
 import type { WorkerLine } from "./worker.ts";
@@ -25,8 +26,10 @@ export async function runTarget(
   const before = progress.seconds;
   const elapsed = () => (performance.now() - startMs) / 1000;
   while (progress.next < wanted.cases && elapsed() < wanted.seconds) {
-    await runProcess(name, progress, wanted, () => elapsed() < wanted.seconds);
-    progress.seconds = before + elapsed();
+    await runProcess(name, progress, wanted, () => {
+      progress.seconds = before + elapsed();
+      return elapsed() < wanted.seconds;
+    });
     if (progress.crashes.length > crashCountMax) {
       wanted.log(`${name}: more than ${crashCountMax} crashes; mend them first`);
       break;

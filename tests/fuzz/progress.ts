@@ -1,0 +1,70 @@
+/**
+ * What a run has done of each target, kept in its folder, so that the next run goes on from there;
+ * and a table of it.
+ */
+import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+export interface Progress {
+  /** Cases so far. */
+  next: number;
+  seconds: number;
+  /** Of the code that ran them; a run may go on with a later one. */
+  commits?: string[];
+  crashes: { index: number | string; reason: string }[];
+}
+
+/** By target. */
+export type State = Record<string, Progress>;
+
+export function readState(folder: string, seed: number): State {
+  const path = pathOf(folder, seed);
+  return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
+}
+
+export function writeState(folder: string, seed: number, state: State): void {
+  const path = pathOf(folder, seed);
+  writeFileSync(`${path}.new`, JSON.stringify(state, null, 2));
+  renameSync(`${path}.new`, path);
+}
+
+/** Notes the commit that is checked out in `root`; nothing where git does not know one. */
+export function noteCommit(progress: Progress, root: string): void {
+  const git = Bun.spawnSync(["git", "rev-parse", "--short=8", "HEAD"], { cwd: root });
+  const commit = git.success ? String(git.stdout).trim() : "unknown";
+  progress.commits ??= [];
+  if (progress.commits.at(-1) !== commit) progress.commits.push(commit);
+}
+
+/** The states in `folders` as a table in Markdown; of runs of the same cases the longest. */
+export function reportOf(folders: readonly string[], targets: readonly string[]): string {
+  const rows = targets.flatMap((target) => {
+    const bySeed = new Map<string, Progress>();
+    for (const folder of folders) {
+      for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+        const seed = /^state-(\d+)\.json$/.exec(name)?.[1];
+        const found = seed && readState(folder, Number(seed))[target];
+        if (!seed || !found || found.next <= (bySeed.get(seed)?.next ?? 0)) continue;
+        bySeed.set(seed, found);
+      }
+    }
+    return [...bySeed].map(([seed, progress]) => rowOf(target, seed, progress));
+  });
+  return `${tableHead}${rows.join("\n")}\n`;
+}
+
+// --- internal ---
+
+const tableHead =
+  "| target | seed | cases | seconds | crashes | commits |\n|---|---|---|---|---|---|\n";
+
+function rowOf(target: string, seed: string, progress: Progress): string {
+  const { next, seconds, crashes, commits = [] } = progress;
+  const found = crashes.length === 0 ? "0" : crashes.map(({ index }) => index).join(", ");
+  const cells = [next.toLocaleString("en"), Math.round(seconds).toLocaleString("en"), found];
+  return `| ${[target, seed, ...cells, commits.join(", ")].join(" | ")} |`;
+}
+
+function pathOf(folder: string, seed: number): string {
+  return join(folder, `state-${seed}.json`);
+}
