@@ -76,10 +76,10 @@ function configOf(reader: ConfigReader, json: object): OwnConfig {
   const order = reader.optional("controlnet_conditioning_channel_order", text, "rgb");
   reader.refuseUnless("controlnet_conditioning_channel_order", ["rgb", "bgr"]);
   const isUnion = (json as { _class_name?: unknown })._class_name === "ControlNetUnionModel";
-  const downs = (json as { down_block_types?: string[] }).down_block_types ?? [
+  const downs = reader.optional("down_block_types", listOf(text), [
     ...new Array<string>(3).fill("CrossAttnDownBlock2D"),
     "DownBlock2D",
-  ];
+  ]);
   const embedding = isUnion ? [48, 96, 192, 384] : [16, 32, 96, 256];
   return {
     unet: parseUnetConfig(reader.path, {

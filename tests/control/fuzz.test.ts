@@ -7,28 +7,34 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { goldenModel } from "../../src/bench/support/golden-model.ts";
 import { differenceOf } from "../../src/distributed/settings.ts";
 import { parseForeign } from "../../src/metadata/foreign-json.ts";
 import { recipeOfComfyUi } from "../../src/metadata/from-comfyui.ts";
 import { recipeOfSwarmUi } from "../../src/metadata/from-swarmui.ts";
 import { parseSchedulerConfig } from "../../src/models/config.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import { openControl } from "../../src/networks/identify.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
 import { parseAxes } from "../../src/sheets.ts";
 import { MemoryWatch } from "../fuzz/memory.ts";
 import { reportOf, writeState } from "../fuzz/progress.ts";
-import { targets } from "../fuzz/targets.ts";
+import { openTarget, targetNames } from "../fuzz/targets.ts";
 import { runCase } from "../fuzz/worker.ts";
+import { controlConfig } from "../support/control-networks.ts";
 import { dialectApp } from "../support/dialect-app.ts";
 import { refusal } from "../support/refusal.ts";
+import { safetensorsBytes } from "../support/safetensors-bytes.ts";
 import { seed, seedName } from "../support/seed.ts";
 
 // The cores may be busy.
 setDefaultTimeout(60_000);
 
 describe(seedName, () => {
-  test.each(targets.map(({ name }) => name))("300 cases of %s", async (name) => {
+  test.each(targetNames)("300 cases of %s", async (name) => {
+    const target = await openTarget(name);
     for (let index = 0; index < 300; index++) {
-      expect([index, await runCase(name, seed, index)]).toEqual([index, null]);
+      expect([index, await runCase(target, seed, index)]).toEqual([index, null]);
     }
   });
 });
@@ -83,6 +89,20 @@ describe("what fuzzing found", () => {
   test("settings of a process may have any names", () => {
     const theirs = JSON.parse('{"__proto__":"a"}');
     expect(differenceOf({}, theirs, 1)).toContain("__proto__ (a and not known)");
+  });
+
+  test("blocks of a ControlNet are names, whatever its config has there", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "basedxl-control-"));
+    const weights = safetensorsBytes({ "conv_in.weight": [1] });
+    writeFileSync(join(folder, "diffusion_pytorch_model.safetensors"), weights);
+    const model = await openModelFolder(goldenModel);
+    for (const blocks of [5, "DownBlock2D", [1], [null]]) {
+      const config = { ...controlConfig("plain"), down_block_types: blocks };
+      writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+      const sentence = await refusal(async () => await openControl(folder, model), "bad-model");
+      expect(sentence).toContain("config.json: down_block_types is ");
+    }
+    rmSync(folder, { recursive: true });
   });
 
   test("messages are escaped where they are made", async () => {

@@ -11,10 +11,11 @@
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { writeGoldenModel } from "../../src/bench/support/golden-model.ts";
 import { nativeTargets, runNative } from "./native.ts";
 import { noteCommit, readState, reportOf, writeState } from "./progress.ts";
 import { runTarget } from "./supervise.ts";
-import { targets } from "./targets.ts";
+import { openTarget, targetNames } from "./targets.ts";
 import { runCase } from "./worker.ts";
 
 export interface Wanted {
@@ -41,11 +42,12 @@ const { values } = parseArgs({
   },
 });
 
-const all = [...targets.map(({ name }) => name), ...nativeTargets];
+const all = [...targetNames, ...nativeTargets];
 const seed = Number(values.seed);
+writeGoldenModel();
 if (values.repeat !== undefined) {
   const [name = "", index] = values.repeat.split(":");
-  const reason = await runCase(name, seed, Number(index));
+  const reason = await runCase(await openTarget(name), seed, Number(index));
   process.stdout.write(`${reason ?? "no crash"}\n`);
 } else if (values.report !== undefined) {
   writeFileSync(values.report, reportOf(values.out.split(","), all));

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Wanted } from "./main.ts";
 import type { Progress } from "./progress.ts";
 import { Random } from "./random.ts";
-import { targets } from "./targets.ts";
+import { openTarget } from "./targets.ts";
 import type { WorkerLine } from "./worker.ts";
 
 /** A process that tells nothing for so long hangs. */
@@ -26,10 +26,12 @@ export async function runTarget(
   const before = progress.seconds;
   const elapsed = () => (performance.now() - startMs) / 1000;
   while (progress.next < wanted.cases && elapsed() < wanted.seconds) {
-    await runProcess(name, progress, wanted, () => {
+    const hasTime = () => {
       progress.seconds = before + elapsed();
       return elapsed() < wanted.seconds;
-    });
+    };
+    await runProcess(name, progress, wanted, hasTime);
+    hasTime();
     if (progress.crashes.length > crashCountMax) {
       wanted.log(`${name}: more than ${crashCountMax} crashes; mend them first`);
       break;
@@ -80,7 +82,7 @@ async function runProcess(
       isDone = ended === true;
       // Servers that the target started would keep it.
       if (isDone) child.kill("SIGKILL");
-      if (crash !== undefined) record(name, progress, wanted, crash);
+      if (crash !== undefined) await record(name, progress, wanted, crash);
       wanted.save();
     }
   } finally {
@@ -92,18 +94,18 @@ async function runProcess(
     reason = `its process ended with ${child.exitCode ?? child.signalCode}`;
   if (reason !== null) {
     const index = caseIn(place) ?? progress.next;
-    record(name, progress, wanted, { index, reason });
+    await record(name, progress, wanted, { index, reason });
     progress.next = Math.max(progress.next, index + 1);
   }
   rmSync(folder, { recursive: true, force: true });
 }
 
-function record(
+async function record(
   name: string,
   progress: Progress,
   { log, out, seed }: Wanted,
   crash: { index: number; reason: string },
-): void {
+): Promise<void> {
   // By its kind and its places: messages differ from case to case.
   const [first = "", ...places] = crash.reason.split("\n");
   const kind = /^\w+/.exec(first)?.[0] ?? "";
@@ -112,12 +114,12 @@ function record(
   progress.crashes.push({ index: crash.index, reason: key });
   log(`CRASH ${name}:${crash.index} (--seed ${seed}): ${crash.reason}`);
   const path = join(out, "crashes", `${name}-${seed}-${crash.index}.txt`);
-  writeFileSync(path, `${crash.reason}\n\n${shownCase(name, seed, crash.index)}\n`);
+  writeFileSync(path, `${crash.reason}\n\n${await shownCase(name, seed, crash.index)}\n`);
 }
 
-function shownCase(name: string, seed: number, index: number): string {
+async function shownCase(name: string, seed: number, index: number): Promise<string> {
   try {
-    return Bun.inspect(targets.find((each) => each.name === name)?.make(new Random(seed, index)));
+    return Bun.inspect((await openTarget(name)).make(new Random(seed, index)));
   } catch (error) {
     return `it cannot be made: ${error}`;
   }

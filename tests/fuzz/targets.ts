@@ -1,18 +1,30 @@
 /**
- * All targets of TypeScript; those of the native library are in zig/fuzz.zig.
+ * All targets of TypeScript, each loaded when it is run; those of the native library are in
+ * zig/fuzz.zig.
  */
 import type { Target } from "./target.ts";
-import { httpTarget, requestTarget } from "./targets/http.ts";
-import { hubTarget, transferTarget } from "./targets/hub.ts";
-import { imageTarget, recipeTarget } from "./targets/images.ts";
-import { storeTarget } from "./targets/jobs.ts";
-import { configTarget, headerTarget } from "./targets/models.ts";
-import { promptTarget, textTarget } from "./targets/prompts.ts";
-import { rendezvousTarget } from "./targets/rendezvous.ts";
-import { tokenizerTarget } from "./targets/tokenizers.ts";
 
-export const targets: readonly Target[] = [
-  ...[configTarget, tokenizerTarget, headerTarget, promptTarget, textTarget, imageTarget],
-  ...[recipeTarget, httpTarget, requestTarget, hubTarget, transferTarget, rendezvousTarget],
-  storeTarget,
-];
+const loaders: Readonly<Record<string, () => Promise<Target>>> = {
+  configs: async () => (await import("./targets/models.ts")).configTarget,
+  tokenizers: async () => (await import("./targets/tokenizers.ts")).tokenizerTarget,
+  headers: async () => (await import("./targets/models.ts")).headerTarget,
+  loras: async () => (await import("./targets/weights.ts")).loraTarget,
+  "single-files": async () => (await import("./targets/weights.ts")).singleFileTarget,
+  networks: async () => (await import("./targets/weights.ts")).networkTarget,
+  prompts: async () => (await import("./targets/prompts.ts")).promptTarget,
+  texts: async () => (await import("./targets/prompts.ts")).textTarget,
+  images: async () => (await import("./targets/images.ts")).imageTarget,
+  recipes: async () => (await import("./targets/images.ts")).recipeTarget,
+  http: async () => (await import("./targets/http.ts")).httpTarget,
+  requests: async () => (await import("./targets/http.ts")).requestTarget,
+  hub: async () => (await import("./targets/hub.ts")).hubTarget,
+  transfers: async () => (await import("./targets/hub.ts")).transferTarget,
+  rendezvous: async () => (await import("./targets/rendezvous.ts")).rendezvousTarget,
+  jobs: async () => (await import("./targets/jobs.ts")).storeTarget,
+};
+
+export const targetNames: readonly string[] = Object.keys(loaders);
+
+export async function openTarget(name: string): Promise<Target> {
+  return await loaders[name]!();
+}

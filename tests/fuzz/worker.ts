@@ -6,7 +6,8 @@
 import { openSync, writeSync } from "node:fs";
 import { MemoryWatch } from "./memory.ts";
 import { Random } from "./random.ts";
-import { targets } from "./targets.ts";
+import type { Target } from "./target.ts";
+import { openTarget } from "./targets.ts";
 
 export interface WorkerLine {
   /** The index after the last case that ended. */
@@ -21,10 +22,10 @@ const caseMsMax = 5_000;
 if (import.meta.main) await work(process.argv.slice(2));
 
 /** Runs one case; the reason of its crash, null where it is none. */
-export async function runCase(name: string, seed: number, index: number): Promise<string | null> {
-  const first = await runOnce(name, seed, index);
+export async function runCase(target: Target, seed: number, index: number): Promise<string | null> {
+  const first = await runOnce(target, seed, index);
   if (typeof first !== "number") return first;
-  const again = first > caseMsMax ? await runOnce(name, seed, index) : 0;
+  const again = first > caseMsMax ? await runOnce(target, seed, index) : 0;
   if (typeof again !== "number") return again;
   return again > caseMsMax ? `it took ${Math.round(again)} ms` : null;
 }
@@ -32,8 +33,7 @@ export async function runCase(name: string, seed: number, index: number): Promis
 // --- internal ---
 
 /** Milliseconds, or the reason of a crash. */
-async function runOnce(name: string, seed: number, index: number): Promise<string | number> {
-  const target = targets.find((each) => each.name === name)!;
+async function runOnce(target: Target, seed: number, index: number): Promise<string | number> {
   const startMs = performance.now();
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(new Error("no end")), 6 * caseMsMax);
@@ -52,12 +52,13 @@ async function work([name, seed, first, end, place]: string[]): Promise<void> {
   const file = openSync(place!, "w");
   const running = Buffer.alloc(8);
   let toldMs = performance.now();
+  const target = await openTarget(name!);
   const memory = new MemoryWatch();
   const tell = (line: WorkerLine) => process.stdout.write(`${JSON.stringify(line)}\n`);
   for (let index = Number(first); index < Number(end); index++) {
     running.writeDoubleLE(index);
     writeSync(file, running, 0, 8, 0);
-    const reason = await runCase(name!, Number(seed), index);
+    const reason = await runCase(target, Number(seed), index);
     const found = reason ?? memory.afterCase();
     if (found !== null) tell({ next: index + 1, crash: { index, reason: found } });
     if (performance.now() - toldMs < 1000) continue;

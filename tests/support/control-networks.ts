@@ -19,7 +19,10 @@ const folders: string[] = [];
 export function controlFolder(kind: ControlKind, changes: object = {}): string {
   const folder = join(newFolder(), kind);
   mkdirSync(folder);
-  writeFileSync(join(folder, "config.json"), JSON.stringify({ ...configOf(kind), ...changes }));
+  writeFileSync(
+    join(folder, "config.json"),
+    JSON.stringify({ ...controlConfig(kind), ...changes }),
+  );
   const path = `control_${kind}/diffusion_pytorch_model.safetensors`;
   const bytes = weightsFileBytes({ path, dtype: "F32", shapes: controlShapes(kind) });
   writeFileSync(join(folder, "diffusion_pytorch_model.safetensors"), bytes);
@@ -38,19 +41,8 @@ export function removeControls(): void {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
 }
 
-// --- internal ---
-
-function newFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), "basedxl-control-"));
-  folders.push(folder);
-  return folder;
-}
-
-const embedding = [8, 16, 24, 32];
-const widths = [32, 64, 128];
-const typeCount = 6;
-
-function configOf(kind: ControlKind): object {
+/** As diffusers' config.json has it. */
+export function controlConfig(kind: ControlKind): object {
   if (kind === "adapter") return { _class_name: "T2IAdapter", adapter_type: "full_adapter_xl" };
   const {
     _class_name: _,
@@ -75,7 +67,7 @@ function configOf(kind: ControlKind): object {
 }
 
 /** The UNet's first half, and what a ControlNet has beside it. */
-function controlShapes(kind: ControlKind): Record<string, number[]> {
+export function controlShapes(kind: ControlKind): Record<string, number[]> {
   if (kind === "adapter") return adapterShapes();
   const { tensors } = readSafetensorsHeader(join(unet, "diffusion_pytorch_model.safetensors"));
   const half = /^(conv_in|time_embedding|add_embedding|down_blocks|mid_block)\./;
@@ -116,6 +108,18 @@ function controlShapes(kind: ControlKind): Record<string, number[]> {
   }
   return shapes;
 }
+
+// --- internal ---
+
+function newFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-control-"));
+  folders.push(folder);
+  return folder;
+}
+
+const embedding = [8, 16, 24, 32];
+const widths = [32, 64, 128];
+const typeCount = 6;
 
 /** full_adapter_xl with the golden UNet's widths. */
 function adapterShapes(): Record<string, number[]> {
