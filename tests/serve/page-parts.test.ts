@@ -7,6 +7,7 @@ import { accept, completionAt } from "../../src/serve/page/client/compose/comple
 import { changeWeight, hasWeights } from "../../src/serve/page/client/compose/weights.ts";
 import { differenceOfPixels } from "../../src/serve/page/client/gallery/pixel-difference.ts";
 import { apply, jobs, loadJob, loadJobs, submit } from "../../src/serve/page/client/server/jobs.ts";
+import { newest, paced } from "../../src/serve/page/client/server/pace.ts";
 import { parseEvent, readEvents } from "../../src/serve/page/client/server/sse.ts";
 import type { Job, JobEvent } from "../../src/serve/page/client/server/wire.ts";
 import { duration } from "../../src/serve/page/client/ui/format.ts";
@@ -106,7 +107,7 @@ describe("events", () => {
         },
       });
       const events = await Array.fromAsync(readEvents(new Response(body)));
-      expect(events).toEqual([
+      expect(events.flat()).toEqual([
         { id: "7", type: "step", data: '{"a":"ä"}' },
         { id: "8", type: "message", data: "1\n2" },
       ]);
@@ -134,18 +135,79 @@ test("times", () => {
   ]);
 });
 
+const queued = (id: string) =>
+  ({
+    id,
+    state: "queued",
+    position: 0,
+    progress: null,
+    images: [],
+    warnings: [],
+  }) as unknown as Job;
+const eventOf = (jobId: string, event: object, id: number) =>
+  ({ id, jobId, at: 0, ...event }) as JobEvent;
+
+describe("the pace of events", () => {
+  const progress = (step: number) => ({ type: "progress", stage: "denoise", step, steps: 9 });
+  const preview = (index: number) => ({ type: "preview", index, data: "" });
+  const happening = fc.oneof(
+    fc.nat(9).map(progress),
+    fc.nat(1).map(preview),
+    fc.nat(1).map((index) => ({ type: "image", index })),
+    fc.nat(2).map((position) => ({ type: "queued", position })),
+    fc.constantFrom({ type: "start", layout: "1 rank" }, { type: "warning", message: "hot" }),
+    fc.constantFrom({ type: "done" }, { type: "cancelled" }, { type: "failed", code: "x" }),
+  );
+
+  test("what newer events replace changes nothing in the end", () => {
+    const ids = ["pace-0", "pace-1"];
+    const after = (events: readonly JobEvent[]) => {
+      jobs.value = new Map(ids.map((id) => [id, queued(id)]));
+      events.forEach(apply);
+      return ids.map((id) => jobs.value.get(id));
+    };
+    const happenings = fc.array(fc.tuple(fc.constantFrom(...ids), happening), { maxLength: 30 });
+    fc.assert(
+      fc.property(happenings, (told) => {
+        const events = told.map(([jobId, event], id) => eventOf(jobId, event, id));
+        const few = newest(events);
+        expect(after(few)).toEqual(after(events));
+        expect(few.at(-1)).toEqual(events.at(-1));
+        expect(few.filter(({ type }) => type === "progress").length).toBeLessThanOrEqual(2);
+      }),
+    );
+  });
+
+  test("a tab that nobody sees shows no previews until it is seen, or the job ends", async () => {
+    const tab = Object.assign(new EventTarget(), { hidden: true });
+    const shown: string[] = [];
+    const change = Promise.withResolvers<void>();
+    const take = paced(tab, (events) => {
+      shown.push(...events.map(({ type, jobId }) => `${jobId} ${type}`));
+      change.resolve();
+    });
+    const told: [string, object][] = [
+      ...([
+        ["a", progress(1)],
+        ["a", preview(0)],
+        ["a", progress(2)],
+      ] as [string, object][]),
+      ...([
+        ["b", preview(0)],
+        ["b", { type: "cancelled" }],
+      ] as [string, object][]),
+    ];
+    for (const [id, [jobId, event]] of told.entries()) take(eventOf(jobId, event, id));
+    await change.promise;
+    expect(shown).toEqual(["a progress", "b preview", "b cancelled"]);
+    tab.hidden = false;
+    tab.dispatchEvent(new Event("visibilitychange"));
+    expect(shown.at(-1)).toBe("a preview");
+  });
+});
+
 describe("jobs", () => {
-  const queued = (id: string) =>
-    ({
-      id,
-      state: "queued",
-      position: 0,
-      progress: null,
-      images: [],
-      warnings: [],
-    }) as unknown as Job;
-  const happens = (jobId: string, event: object, id: number) =>
-    apply({ id, jobId, at: 0, ...event } as JobEvent);
+  const happens = (jobId: string, event: object, id: number) => apply(eventOf(jobId, event, id));
 
   test.each([
     ["submitted", "a", (job: Job) => job, () => submit({ request: {} })],

@@ -4,12 +4,13 @@
  * reload the stream begins where the followed job did, so that its preview and its layout are there
  * at once.
  */
-import { signal } from "@preact/signals";
+import { batch, signal } from "@preact/signals";
 import { note } from "../ui/messages.tsx";
 import { storedText, storeText } from "../ui/storage.ts";
 import { ApiError, call, keyWanted } from "./api.ts";
 import { refreshCapabilities } from "./capabilities.ts";
 import { apply, loadJobs } from "./jobs.ts";
+import { isLast, newest, paced } from "./pace.ts";
 import { readEvents } from "./sse.ts";
 import { type Connection, joinTabs, type Message, type Tabs } from "./tabs.ts";
 import type { JobEvent } from "./wire.ts";
@@ -52,6 +53,7 @@ const queuedIds = new Map<string, number>();
 let remembered: string | null = null;
 /** null to begin with what happens now. */
 let lastId = placeOf(storedText("sessionStorage", placeKey));
+const show = paced(document, (events) => batch(() => events.forEach(apply)));
 
 /** Asks the server and listens, again and again. */
 async function hold(end: AbortSignal): Promise<void> {
@@ -118,11 +120,11 @@ async function listen(end: AbortSignal, onOpen: () => Promise<void>): Promise<vo
     signal: end,
   });
   await onOpen();
-  for await (const { data } of readEvents(response)) {
-    const event = JSON.parse(data) as JobEvent;
-    tabs?.tell({ kind: "events", events: [event] });
-    take(event);
-    lastId = event.id;
+  for await (const together of readEvents(response)) {
+    const events = newest(together.map(({ data }) => JSON.parse(data) as JobEvent));
+    tabs?.tell({ kind: "events", events });
+    for (const event of events) take(event);
+    lastId = events.at(-1)?.id ?? lastId;
   }
 }
 
@@ -133,8 +135,8 @@ function take(event: JobEvent): void {
   if (jobId === remembered) rememberStart(jobId);
   if (type === "start") latest.set(`${jobId}/`, event);
   else if (type === "preview") latest.set(`${jobId}/${event.index}`, event);
-  else if (type === "done" || type === "failed" || type === "cancelled") forget(jobId);
-  apply(event);
+  else if (isLast(event)) forget(jobId);
+  show(event);
 }
 
 function forget(jobId: string): void {

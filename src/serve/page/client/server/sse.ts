@@ -9,8 +9,8 @@ export interface ServerEvent {
   data: string;
 }
 
-/** Yields whole events until the response ends or its signal aborts. */
-export async function* readEvents(response: Response): AsyncGenerator<ServerEvent> {
+/** Yields whole events, those that come together, until the response ends or is aborted. */
+export async function* readEvents(response: Response): AsyncGenerator<ServerEvent[]> {
   if (response.body === null) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -20,10 +20,8 @@ export async function* readEvents(response: Response): AsyncGenerator<ServerEven
       if (done) return;
       const blocks = (rest + value).split(/\r?\n\r?\n/);
       rest = blocks.pop() ?? "";
-      for (const block of blocks) {
-        const event = parseEvent(block);
-        if (event !== null) yield event;
-      }
+      const events = blocks.map(parseEvent).filter((event) => event !== null);
+      if (events.length > 0) yield events;
     }
   } finally {
     await reader.cancel().catch(() => {});
