@@ -3,6 +3,7 @@
  * `{0.3::a|b}` with weights (1 where there is none), `{2$$a|b|c}` for two of them, `__name__` for a
  * line of a file. A backslash before a brace keeps it; braces that do not close are text.
  */
+import { badOption, escaped } from "../errors.ts";
 
 interface Choices {
   seed: bigint;
@@ -10,10 +11,13 @@ interface Choices {
   linesOf(name: string): readonly string[];
 }
 
-/** The text with every choice made; the same seed makes the same. */
+/**
+ * The text with every choice made; the same seed makes the same. Throws "bad-option" where lines
+ * that name files again make more and more of them.
+ */
 export function choose(text: string, { seed, linesOf }: Choices): string {
   const random = generator(seed);
-  return expand(text, { random, linesOf }, 0);
+  return expand(text, { random, linesOf, room: lengthMax }, 0);
 }
 
 // --- internal ---
@@ -22,10 +26,14 @@ interface Chooser {
   /** At least 0 and below 1. */
   random(): number;
   linesOf(name: string): readonly string[];
+  /** Characters that lines of files may still bring. */
+  room: number;
 }
 
 /** Lines may name files again; deeper ones are left as they are. */
 const depthMax = 20;
+/** Of all lines that are taken: two names in a line of their own file would double at each depth. */
+const lengthMax = 2 ** 18;
 
 function expand(text: string, chooser: Chooser, depth: number): string {
   if (depth === depthMax) return text;
@@ -43,6 +51,7 @@ function expand(text: string, chooser: Chooser, depth: number): string {
     } else if (mark !== undefined) {
       const lines = chooser.linesOf(name!);
       const line = lines[Math.floor(chooser.random() * lines.length)] ?? "";
+      takeRoom(chooser, line, name!);
       result += expand(line, chooser, depth + 1);
       at += mark.length;
     } else {
@@ -51,6 +60,16 @@ function expand(text: string, chooser: Chooser, depth: number): string {
     }
   }
   return result;
+}
+
+/** An empty line takes some too. */
+function takeRoom(chooser: Chooser, line: string, name: string): void {
+  chooser.room -= line.length + 1;
+  if (chooser.room >= 0) return;
+  throw badOption(
+    `The prompt takes more than ${lengthMax / 2 ** 10} KiB of lines from files, because lines of \
+${escaped(name, 60)}.txt name files again.`,
+  );
 }
 
 const wildcard = /__([\p{L}\p{N}][\p{L}\p{N}_/ .-]*?)__/uy;

@@ -97,7 +97,8 @@ function stylesOf(names: string, path: string | undefined): Style[] {
     const style = all.get(name);
     if (style !== undefined) return style;
     const near = suggestion(name, all.keys());
-    throw badOption(`--styles ${escaped(path, 300)} has no style ${JSON.stringify(name)}.${near}`);
+    const shown = escaped(JSON.stringify(name), 300);
+    throw badOption(`--styles ${escaped(path, 300)} has no style ${shown}.${near}`);
   });
 }
 

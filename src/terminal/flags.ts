@@ -4,7 +4,7 @@
  * Valid flags are passed on as `--name=value`, which is unambiguous.
  */
 import type { ArgDef, ArgsDef } from "citty";
-import { type BasedXLError, badOption } from "../errors.ts";
+import { type BasedXLError, badOption, escaped } from "../errors.ts";
 import { expandHome } from "../paths.ts";
 
 /** A flag as typed: its name in the definition, how the user wrote it, and the value beside it. */
@@ -99,10 +99,10 @@ export function nearestFew(text: string, candidates: Iterable<string>, count: nu
     .map(({ name }) => name);
 }
 
-/** ` Did you mean X?`, or "" when nothing is near. */
+/** ` Did you mean X?`, or "" when nothing is near. Candidates may be foreign text. */
 export function suggestion(text: string, candidates: Iterable<string>, prefix = ""): string {
   const found = nearest(text, candidates);
-  return found === null ? "" : ` Did you mean ${prefix}${found}?`;
+  return found === null ? "" : ` Did you mean ${prefix}${escaped(found, 100)}?`;
 }
 
 /** The other long names of a flag. Definitions give one as a string: citty adds to arrays. */

@@ -17,6 +17,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import { openControl } from "../../src/networks/identify.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
 import { parseAxes } from "../../src/sheets.ts";
+import { suggestion } from "../../src/terminal/flags.ts";
 import { MemoryWatch } from "../fuzz/memory.ts";
 import { reportOf, writeState } from "../fuzz/progress.ts";
 import { openTarget, targetNames } from "../fuzz/targets.ts";
@@ -108,6 +109,7 @@ describe("what fuzzing found", () => {
   test("messages are escaped where they are made", async () => {
     const axes = await refusal(() => parseAxes("steps=1\u0085\u009b2J"), "bad-option");
     expect(axes).toContain("\\u0085\\u009b2J");
+    expect(suggestion("bold", ["bo\u0000ld"])).toBe(" Did you mean bo\\u0000ld?");
     const config = { _class_name: "EulerDiscreteScheduler", num_train_timesteps: "\u001b[2J\n" };
     const scheduler = await refusal(() => parseSchedulerConfig("FILE", config), "bad-model");
     expect(scheduler).not.toMatch(/\p{Cc}/u);

@@ -16,6 +16,7 @@ import { collectLimited, readLimited, readLimitedFile, TooLong } from "../../src
 import { parseUnetConfig } from "../../src/models/config.ts";
 import { readTextFile } from "../../src/models/files.ts";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
+import { choose } from "../../src/prompt/dynamic.ts";
 import { readConfig } from "../../src/serve/config.ts";
 import { parseSampleOptions } from "../../src/settings/options.ts";
 import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags.ts";
@@ -159,6 +160,8 @@ const refusals: Record<string, string | (() => unknown)> = {
   "src/native/abi.ts chunkCountMax": "tests/control/prompts.test.ts: 64 are possible",
   "src/native/abi.ts promptCountMax": "tests/control/combined.test.ts: 16 are possible",
   "src/native/abi.ts promptSetCountMax": "tests/control/prompts.test.ts: different ones on the way",
+  "src/prompt/dynamic.ts lengthMax": () =>
+    choose("__a__", { seed: 1n, linesOf: () => ["__a____a__"] }),
   "src/settings/sample-prompts.ts textBytesMax": () =>
     withPrompts(sample("--prompt-file", large("words", 2 ** 26 + 1))),
   "src/native/abi.ts ipAdapterCountMax": () => sample(...Array(5).fill("--ip-adapter=a")),

@@ -11,8 +11,10 @@ import { Random } from "./random.ts";
 import { openTarget } from "./targets.ts";
 import type { WorkerLine } from "./worker.ts";
 
-/** A process that tells nothing for so long hangs. */
-const silenceMsMax = 60_000;
+/** A process that tells nothing while it computes for so long hangs. */
+const silentCpuMsMax = 60_000;
+/** One that does not compute, too: machines that run tests are busy. */
+const silentMsMax = 20 * 60_000;
 const memoryBytesMax = 2 ** 31;
 /** The same crash again and again is known after so many. */
 const crashCountMax = 100;
@@ -61,7 +63,7 @@ async function runProcess(
     stderr: "inherit",
   });
   let reason: string | null = null;
-  let heardMs = performance.now();
+  let [heardMs, heardCpuMs] = [performance.now(), 0];
   let isStopped = false;
   const stop = (why: string | null) => {
     reason = why;
@@ -69,14 +71,16 @@ async function runProcess(
     child.kill("SIGKILL");
   };
   const timer = setInterval(() => {
-    if (performance.now() - heardMs > silenceMsMax) stop("it hangs");
+    const isSilent =
+      performance.now() - heardMs > silentMsMax || cpuMsOf(child.pid) - heardCpuMs > silentCpuMsMax;
+    if (isSilent) stop("it hangs");
     else if (memoryOf(child.pid) > memoryBytesMax) stop("it takes more than 2 GiB");
     else if (!hasTime()) stop(null);
   }, 500);
   let isDone = false;
   try {
     for await (const line of linesOf(child.stdout)) {
-      heardMs = performance.now();
+      [heardMs, heardCpuMs] = [performance.now(), cpuMsOf(child.pid)];
       const { next, crash, isDone: ended } = JSON.parse(line) as WorkerLine;
       progress.next = next;
       isDone = ended === true;
@@ -137,6 +141,16 @@ function caseIn(place: string): number | null {
 function memoryOf(pid: number): number {
   try {
     return 4096 * Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
+  } catch {
+    return 0;
+  }
+}
+
+/** Of all its threads; 0 likewise. A tick of Linux has 10 ms. */
+function cpuMsOf(pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+    return 10 * (Number(fields[11]) + Number(fields[12]));
   } catch {
     return 0;
   }

@@ -1,0 +1,71 @@
+/**
+ * Images that generation starts from, decoded: files of each format that is read, whose sums are
+ * right more often than chance has it.
+ */
+import sharp from "sharp";
+import { imageSizeOf } from "../../../src/image/encoder.ts";
+import { readImage, readWithAlpha } from "../../../src/image/read.ts";
+import { maskOf } from "../../../src/serve/dialects/mask-bytes.ts";
+import { mutateBytes } from "../mutate.ts";
+import { target } from "../target.ts";
+
+// A case is no larger for having several threads, and its pixels must not stay.
+sharp.concurrency(1);
+sharp.cache(false);
+
+const colours = Uint8Array.from({ length: 6 * 5 * 4 }, (_, i) => (37 * i) % 256);
+const open = () => sharp(colours, { raw: { width: 6, height: 5, channels: 4 } });
+const seeds: Buffer[] = await Promise.all([
+  open().png().toBuffer(),
+  open().png({ palette: true, progressive: true }).toBuffer(),
+  open().toColourspace("rgb16").png().toBuffer(),
+  open().toColourspace("b-w").png().toBuffer(),
+  open()
+    .jpeg({ progressive: true })
+    .withExif({ IFD0: { Orientation: "6" } })
+    .toBuffer(),
+  open().webp({ lossless: true }).toBuffer(),
+  open().webp().toBuffer(),
+  open().tiff({ compression: "lzw" }).toBuffer(),
+  open().gif().toBuffer(),
+  open().avif({ effort: 0 }).toBuffer(),
+]);
+const readings = ["colours", "grey", "alpha", "mask", "size"] as const;
+
+export const pixelTarget = target(
+  "pixels",
+  (random) => {
+    // AVIF, the last one, takes ten times as long.
+    const seed = random.once(40) ? seeds.at(-1)! : random.pick(seeds.slice(0, -1));
+    const changed = mutateBytes(random, seed);
+    const bytes = random.once(4) ? changed : withRightSums(changed);
+    return { reading: random.pick(readings), bytes };
+  },
+  async ({ reading, bytes }) => {
+    const options = { name: "--image", background: "#ffffff" };
+    if (reading === "size") await imageSizeOf(bytes);
+    else if (reading === "alpha") await readWithAlpha(bytes, "--image");
+    else if (reading === "mask") await maskOf(bytes, { from: "alpha-or-grey" });
+    else {
+      const channels = reading === "grey" ? 1 : 3;
+      const { pixels, width, height } = await readImage(bytes, { ...options, channels });
+      if (pixels.length !== width * height * channels) throw new Error("pixels are missing");
+    }
+  },
+);
+
+// --- internal ---
+
+/** Of a PNG's chunks, without which no decoder looks into them. */
+function withRightSums(bytes: Buffer): Buffer {
+  const isPng = bytes.length > 8 && bytes.readUInt32BE(0) === 0x89504e47;
+  if (!isPng) return bytes;
+  const right = Buffer.from(bytes);
+  for (let at = 8; at + 12 <= right.length; ) {
+    const end = at + 8 + right.readUInt32BE(at);
+    if (end + 4 > right.length) break;
+    right.writeUInt32BE(Bun.hash.crc32(right.subarray(at + 4, end)), end);
+    at = end + 4;
+  }
+  return right;
+}
