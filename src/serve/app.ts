@@ -8,7 +8,7 @@ import type { CapabilitySource } from "./capabilities.ts";
 import type { Catalog } from "./catalog.ts";
 import { dialectErrorResponse, dialectRoutes } from "./dialects.ts";
 import { HttpError, type ServeEnv } from "./environment.ts";
-import type { ImageJobService } from "./jobs/types.ts";
+import type { JobService } from "./jobs/types.ts";
 import type { ServeLog } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { documentRoutes } from "./openapi.ts";
@@ -23,7 +23,7 @@ import type { ServeConfig } from "./settings.ts";
 
 interface AppOptions {
   config: Pick<ServeConfig, "host" | "apiKeys" | "allowHosts" | "allowOrigins" | "maxBody">;
-  service: ImageJobService;
+  service: JobService;
   capabilities: CapabilitySource;
   catalog: Catalog;
   outputs: Outputs;

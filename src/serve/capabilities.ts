@@ -97,6 +97,12 @@ export class ServerCapabilities implements CapabilitySource {
     this.tag = tagOf(this.document);
   }
 
+  /** With what the catalog has not listed when it was opened. */
+  async complete(): Promise<void> {
+    await this.catalog.list();
+    this.update();
+  }
+
   current(): Capabilities {
     return this.document;
   }
@@ -107,6 +113,12 @@ export class ServerCapabilities implements CapabilitySource {
 
   async refresh(): Promise<void> {
     await this.catalog.refresh();
+    this.update();
+  }
+
+  // --- internal ---
+
+  private update(): void {
     this.document = documentOf(this.catalog, this.config);
     this.tag = tagOf(this.document);
   }

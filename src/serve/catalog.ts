@@ -149,6 +149,14 @@ export class Catalog {
   async refresh(): Promise<void> {
     this.files.refresh();
     await this.refreshVaes();
+    await this.list();
+  }
+
+  /**
+   * Lists what has no part in finding a job's files: headers of many files may take seconds, and
+   * the server listens before.
+   */
+  async list(): Promise<void> {
     const hashes = new HashCache();
     this.adapters = (await this.files.listed("lora")).map(({ name, path, detail }) => {
       const sha256 = hashes.known(path);

@@ -89,7 +89,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const loaded = load().catch((error: Error) => {
     if (!loading.signal.aborted) log.error("model_failed", { message: error.message });
   });
-  void capabilities.refresh();
+  void capabilities.complete();
   const rest = opened.move();
   return {
     url: String(server.url),

@@ -6,7 +6,6 @@ import { encodeFile } from "../../src/image.ts";
 import type { Capabilities, CapabilitySource } from "../../src/serve/capabilities.ts";
 import { isLast } from "../../src/serve/jobs/events.ts";
 import type {
-  ImageJobService,
   InputImages,
   JobEvent,
   JobHappening,
@@ -26,7 +25,7 @@ const preview = encodeFile("jpeg", black);
 
 const [jobsMax, eventsMax] = [64, 200];
 
-export class FakeJobs implements ImageJobService {
+export class FakeJobs implements JobService {
   /** Jobs wait before their last step until this resolves. */
   gate: Promise<unknown> = Promise.resolve();
   /** How the next jobs end where they are not cancelled. */
@@ -38,7 +37,8 @@ export class FakeJobs implements ImageJobService {
   private eventId = 0;
   private readonly cancelled = new Map<string, () => void>();
 
-  submit(spec: JobSpec): JobView {
+  async submit(spec: JobSpec, images: InputImages | null): Promise<JobView> {
+    if (images !== null) this.inputs.push(images);
     this.submitted.push(spec);
     const job: JobView = {
       ...{ id: Bun.randomUUIDv7(), state: "queued", spec, position: 0, createdAt: Date.now() },
@@ -55,11 +55,6 @@ export class FakeJobs implements ImageJobService {
     const stopped = new Promise<void>((resolve) => this.cancelled.set(job.id, resolve));
     void this.run(job, stopped);
     return { ...job };
-  }
-
-  async submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView> {
-    this.inputs.push(images);
-    return this.submit(spec);
   }
 
   get(id: string): JobView | null {
@@ -108,6 +103,13 @@ export class FakeJobs implements ImageJobService {
   async wait(id: string): Promise<JobView> {
     if (this.jobs.get(id)?.endedAt === null) for await (const _ of this.events(id));
     return this.jobs.get(id)!;
+  }
+
+  async fileBytes(file: string): Promise<Uint8Array | null> {
+    const isThere = [...this.jobs.values()].some(({ images }) => {
+      return images.some((each) => each.file === file);
+    });
+    return isThere ? await this.imageBytes() : null;
   }
 
   async imageBytes(): Promise<Uint8Array> {

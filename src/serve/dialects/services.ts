@@ -2,10 +2,10 @@
  * What every dialect stands on.
  */
 import type { CapabilitySource } from "../capabilities.ts";
-import type { ImageJobService } from "../jobs/types.ts";
+import type { JobService } from "../jobs/types.ts";
 
 export interface DialectServices {
-  jobs: ImageJobService;
+  jobs: JobService;
   capabilities: CapabilitySource;
   /** The folder of outputs. */
   folder: string;

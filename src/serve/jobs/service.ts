@@ -23,10 +23,10 @@ import { FairQueue } from "./queue.ts";
 import { endWaiting, JobRecords, type JobReports, type JobRunner } from "./records.ts";
 import type { JobStore, StoredJob } from "./store.ts";
 import {
-  type ImageJobService,
   type InputImages,
   type JobEvent,
   type JobFilter,
+  type JobService,
   type JobSpec,
   type JobView,
   QueueFull,
@@ -51,7 +51,7 @@ interface RunnerDependencies {
   speeds: SpeedMeter;
 }
 
-export class QueuedJobs implements ImageJobService {
+export class QueuedJobs implements JobService {
   readonly metrics: Metrics;
   private readonly queue: FairQueue<LiveJob>;
   private readonly events_: EventLog;
@@ -101,11 +101,8 @@ export class QueuedJobs implements ImageJobService {
     this.runner.schedule();
   }
 
-  submit(spec: JobSpec): JobView {
-    return this.add(spec, noImages);
-  }
-
-  async submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView> {
+  async submit(spec: JobSpec, images: InputImages | null): Promise<JobView> {
+    if (images === null) return this.add(spec, noImages);
     // Before the image is read, which takes longer than to refuse it.
     this.checkRoom();
     const { catalog, inputs, config } = this.options;
@@ -166,6 +163,11 @@ export class QueuedJobs implements ImageJobService {
     const path = image && this.options.outputs.pathOf(image.file);
     if (!path) throw notFound();
     return await Bun.file(path).bytes();
+  }
+
+  async fileBytes(file: string): Promise<Uint8Array | null> {
+    const path = this.options.store.hasFile(file) ? this.options.outputs.pathOf(file) : null;
+    return path === null ? null : await Bun.file(path).bytes();
   }
 
   /** Stops what runs, so that the next server takes it up; no job is taken any more. */

@@ -84,6 +84,12 @@ export class JobStore {
     return changes > 0;
   }
 
+  /** Whether a job that is kept has an image of this name. */
+  hasFile(file: string): boolean {
+    if (this.isClosed) return false;
+    return this.database.query("SELECT 1 FROM images WHERE file = $file").get({ file }) !== null;
+  }
+
   /** Forgets the images of a file that was deleted. */
   removeFile(file: string): void {
     this.run("DELETE FROM images WHERE file = $file", { file });

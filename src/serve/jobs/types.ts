@@ -107,9 +107,15 @@ export interface JobFilter {
   before?: string | undefined;
 }
 
+/** Bytes of image files. */
+export type InputImages = InputFiles<Uint8Array>;
+
 export interface JobService {
-  /** Throws `QueueFull`, or "bad-option" and the like for what cannot be generated. */
-  submit(spec: JobSpec): JobView;
+  /**
+   * `images` are those that it reads; null for none. Rejects with `QueueFull`, or "bad-option" and
+   * the like for what cannot be generated.
+   */
+  submit(spec: JobSpec, images: InputImages | null): Promise<JobView>;
   get(id: string): JobView | null;
   /** The newest first. */
   list(filter?: JobFilter): JobView[];
@@ -129,15 +135,8 @@ export interface JobService {
   wait(id: string, signal?: AbortSignal): Promise<JobView>;
   /** The bytes of the file. Rejects with "not-found" where there is none. */
   imageBytes(id: string, index: number): Promise<Uint8Array>;
-}
-
-/** Bytes of image files. */
-export type InputImages = InputFiles<Uint8Array>;
-
-/** A service whose jobs may read images. */
-export interface ImageJobService extends JobService {
-  /** As `submit`, which it rejects like; "bad-option" also for what is no image. */
-  submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView>;
+  /** The same by the name of the file, in the folder of outputs; null where no job wrote it. */
+  fileBytes(file: string): Promise<Uint8Array | null>;
 }
 
 /** The queue takes no more jobs: 429. */

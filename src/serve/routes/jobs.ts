@@ -6,13 +6,13 @@ import { streamSSE } from "hono/streaming";
 import { badOption } from "../../errors.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
 import { allFiles, mapFiles } from "../input-files.ts";
-import type { ImageJobService, InputImages, JobEvent, JobView } from "../jobs/types.ts";
+import type { InputImages, JobEvent, JobService, JobView } from "../jobs/types.ts";
 import { keepOpen } from "../open-connection.ts";
 import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
 import { isForm, readForm } from "./job-form.ts";
 import { eventJson, jobJson, valid } from "./json.ts";
 
-export function jobRoutes(service: ImageJobService) {
+export function jobRoutes(service: JobService) {
   const app = new Hono<ServeEnv>().basePath("/api/v1");
   const found = (id: string): JobView => {
     const job = service.get(id);
@@ -23,8 +23,7 @@ export function jobRoutes(service: ImageJobService) {
     const { preview_steps: previewSteps, ...rest } = given;
     const spec = { ...rest, previewSteps, client: c.get("client"), dialect: "own" } as const;
     if (images.image === null && images.mask !== null) throw badOption("A mask needs an image.");
-    const hasImages = allFiles(images).length > 0;
-    const job = hasImages ? await service.submitWithInput(spec, images) : service.submit(spec);
+    const job = await service.submit(spec, allFiles(images).length > 0 ? images : null);
     c.header("Location", `/api/v1/jobs/${job.id}`);
     return c.json(jobJson(job), 202);
   };

@@ -6,7 +6,6 @@
 import { type Context, Hono } from "hono";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { ServeEnv } from "../../environment.ts";
-import type { JobView } from "../../jobs/types.ts";
 import { keepOpen } from "../../open-connection.ts";
 import { jsonBody } from "../body.ts";
 import { ClientIds } from "../client-ids.ts";
@@ -70,27 +69,25 @@ async function bodyOf(c: Context): Promise<JsonObject> {
 
 function jobRoutes({ jobs, capabilities, options, previews, ids }: Shared) {
   const app = new Hono<ServeEnv>();
-  const ended = async (c: Context, submitted: JobView, asked: Asked) => {
+  const ended = async (c: Context<ServeEnv>, asked: Asked) => {
+    const { spec, images } = asked;
+    const submitted = await jobs.submit({ ...spec, client: c.get("client") }, images);
     keepOpen(c);
     ids.add(submitted);
     void previews.follow(submitted);
     const job = await jobs.wait(submitted.id);
     // A job that was interrupted is answered with the images that are done.
     if (job.error !== null) throw errorOfJob(job.error);
-    return c.json(await imagesAnswer(jobs, job, asked.fields, asked.spec.dialectData));
-  };
-  const submitted = async (c: Context<ServeEnv>, { spec: own, images }: Asked) => {
-    const spec = { ...own, client: c.get("client") };
-    return images === null ? jobs.submit(spec) : await jobs.submitWithInput(spec, images);
+    return c.json(await imagesAnswer(jobs, job, asked.fields, spec.dialectData));
   };
   app.post("/txt2img", async (c) => {
     const asked = readTextToImageRequest(await bodyOf(c), options, capabilities.current());
-    return await ended(c, await submitted(c, asked), asked);
+    return await ended(c, asked);
   });
   app.post("/img2img", async (c) => {
     const lists = capabilities.current();
     const asked = await readImageToImageRequest(await bodyOf(c), options, lists);
-    return await ended(c, await submitted(c, asked), asked);
+    return await ended(c, asked);
   });
   app.get("/progress", (c) => {
     const job = shownJob(jobs, c.get("client"));

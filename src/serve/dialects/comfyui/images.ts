@@ -20,7 +20,7 @@ export class Images {
 
   /** null where there is none. */
   async read(ref: ImageRef): Promise<Uint8Array | null> {
-    const found = ref.type === "input" ? null : this.ofJob(ref.filename);
+    const found = ref.type === "input" ? null : await this.jobs.fileBytes(ref.filename);
     return found ?? (await this.uploads.read(ref));
   }
 
@@ -52,21 +52,9 @@ export class Images {
     if (kept === null) throw new UploadRefused("The name of the image cannot be used here.");
     return { name: kept.filename, subfolder: kept.subfolder, type: kept.type };
   }
-
-  private ofJob(filename: string): Promise<Uint8Array> | null {
-    if (filename === "") return null;
-    for (const { id, images } of this.jobs.list({ limit: jobsMax })) {
-      const image = images.find(({ file }) => file === filename);
-      if (image !== undefined) return this.jobs.imageBytes(id, image.index);
-    }
-    return null;
-  }
 }
 
 // --- internal ---
-
-/** Jobs behind these are looked up by the own API alone. */
-const jobsMax = 1000;
 
 async function uploadOf(form: FormData | null) {
   const image = form?.get("image");

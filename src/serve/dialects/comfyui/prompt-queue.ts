@@ -12,7 +12,6 @@ import {
   wordsOf,
 } from "../../../metadata/foreign-json.ts";
 import {
-  type ImageJobService,
   type InputImages,
   type JobService,
   type JobSpec,
@@ -37,7 +36,7 @@ export class PromptQueue {
   private readonly forgotten = new Set<string>();
 
   constructor(
-    private readonly jobs: ImageJobService,
+    private readonly jobs: JobService,
     private readonly images: Images,
   ) {
     this.ids = new ClientIds(jobs, "comfyui", (data) => (data as ComfyData | undefined)?.promptId);
@@ -145,8 +144,7 @@ export class PromptQueue {
 
   private async submitted(spec: JobSpec, images: InputImages | null): Promise<JobView> {
     try {
-      if (images === null) return this.jobs.submit(spec);
-      return await this.jobs.submitWithInput(spec, images);
+      return await this.jobs.submit(spec, images);
     } catch (error) {
       if (error instanceof QueueFull) {
         const found = comfyError("queue_full", error.message);

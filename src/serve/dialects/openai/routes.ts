@@ -23,12 +23,12 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
   const app = new Hono<ServeEnv>().basePath("/v1");
   app.post("/images/generations", async (c) => {
     const request = readImagesRequest(await bodyOf(c), capabilities.current());
-    const job = jobs.submit(specOf(c, request));
+    const job = await jobs.submit(specOf(c, request), null);
     return await answered(c, jobs, { job, request, kind: "image_generation" });
   });
   app.post("/images/edits", async (c) => {
     const { request, images } = await readEdit(c, capabilities.current());
-    const job = await jobs.submitWithInput(specOf(c, request), images);
+    const job = await jobs.submit(specOf(c, request), images);
     return await answered(c, jobs, { job, request, kind: "image_edit" });
   });
   app.get("/models", (c) => {
