@@ -70,7 +70,7 @@ ${escaped(base.name, 60)}, so its latents differ: name a refiner of the same fam
 /** The refiner's part: the same images, without LoRAs and networks of the base model. */
 function refinerRequest(
   request: GenerateRequest,
-  { settings, batches }: PlannedRequest,
+  { settings, span, batches }: PlannedRequest,
   { vae, vaeFactor }: Model,
   source: ReadInput | null,
 ): GenerateRequest {
@@ -81,13 +81,15 @@ function refinerRequest(
   ] as const;
   // What stays of an image must stay here too.
   const kept = source?.mask ? request : { ...request, ...noInput };
-  const { width, height, denoisingEnd, stepCount, scheduler, sigmas, timesteps } = settings;
+  const { width, height, denoisingEnd, scheduler, sigmas, timesteps, compat } = settings;
   const { timestepSpacing, syncMode, noiseSampler } = settings;
+  // Where steps are counted, those that an image to start from has left out are among them.
+  const start = compat === "diffusers" ? denoisingEnd : span.end / span.stepCount;
   return {
     ...kept,
     ...{ ...noNetworks, width, height, loras: [] },
     // The base model's defaults, and what a recipe made of them.
-    ...{ stepCount, scheduler, sigmas, timesteps, timestepSpacing, syncMode, noiseSampler },
+    ...{ scheduler, sigmas, timesteps, timestepSpacing, syncMode, noiseSampler },
     recipe: undefined,
     // Without tags. A refiner's one encoder reads the first prompt, as in diffusers.
     prompt: images.map(({ prompt }) => prompt),
@@ -97,7 +99,9 @@ function refinerRequest(
     seeds: images.map(({ seed }) => seed),
     // The job has the values.
     latents: { values: new Float32Array(shape.reduce((a, b) => a * b)), shape },
-    ...(denoisingEnd < 1 ? { denoisingStart: denoisingEnd } : { strength: strengthAlone }),
+    ...(denoisingEnd < 1
+      ? { stepCount: span.stepCount, denoisingStart: start }
+      : { stepCount: settings.stepCount, strength: strengthAlone }),
     denoisingEnd: 1,
   };
 }

@@ -44,7 +44,7 @@ import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { noImages, type ReadImages } from "./read-images.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { fewStepsWarning, type Reuse, withReuse } from "./reuse.ts";
-import { samplingOf, strangerWarnings } from "./sampling.ts";
+import { type StepSpan, samplingOf, strangerWarnings } from "./sampling.ts";
 import { checkLatentCount, checkLatents, type Latents } from "./start-latents.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
@@ -113,6 +113,8 @@ export interface PlannedRequest {
   /** All settings; those that differ between images are the first image's. */
   settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
+  /** The steps that it takes. */
+  span: StepSpan;
   /** The image to start from; null for none, like latents to start from. */
   input: PlannedInput | null;
   latents: Latents | null;
@@ -255,7 +257,7 @@ export function planRequest(
   const batches = batchesOf(images, complete.batchSize).map(place);
   warnings.push(...idleWarnings(complete, { given, reuse, batches, naming }));
   return {
-    ...{ request, settings: complete, schedule },
+    ...{ request, settings: complete, schedule, span: sampling.span },
     ...{ input, latents, continues: given.denoisingStart !== undefined },
     ...networksOf(read, schedule.steps.length),
     ...{ refined: null, hires: null, reuse, balance, batches },

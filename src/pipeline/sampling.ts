@@ -45,6 +45,14 @@ type SamplingSettings = Pick<
   denoisingStart?: number | undefined;
 };
 
+/** Steps of a schedule: those from `first` up to `end`, counted from 0. */
+export interface StepSpan {
+  first: number;
+  end: number;
+  /** All of the schedule. */
+  stepCount: number;
+}
+
 interface Sampling {
   settings: Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> & {
     stepCount: number;
@@ -54,6 +62,7 @@ interface Sampling {
   };
   /** Steps that are taken: fewer than are asked for with an image to start from or a refiner. */
   takenCount: number;
+  span: StepSpan;
   /** Of the recipe. */
   preset: Preset | null;
   schedule: Schedule;
@@ -103,7 +112,8 @@ ${preset.name}: there are too few for patches that are a step old.`,
   const syncMode = given.syncMode ?? (isExact ? "full_sync" : "corrected_async_gn");
   const noiseSampler = noiseSamplerOf(given, named?.noiseSampler);
   const settings = { stepCount, scheduler, ...levels, syncMode, noiseSampler };
-  return { settings, takenCount, preset, schedule, warnings };
+  const span = { first: cut.firstStep, end: cut.firstStep + takenCount, stepCount: cut.stepCount };
+  return { settings, takenCount, span, preset, schedule, warnings };
 }
 
 /** A warning where nothing of the request is made for its recipe. */
@@ -138,7 +148,8 @@ function firstOf(
     return cutOf(strength, stepCount, { compat, isSecondPass, ...how });
   }
   const { trainTimesteps } = how.model.scheduler;
-  const firstStep = stepsBefore(denoisingStart, how.made(all), { stepCount, trainTimesteps });
+  const shared = { stepCount, trainTimesteps, compat };
+  const firstStep = stepsBefore(denoisingStart, how.made(all), shared);
   if (firstStep < stepCount) return { stepCount, firstStep };
   throw badOption(
     `After ${denoisingStart} of the noise levels none of ${stepCount} steps is left: ask for \
@@ -148,14 +159,14 @@ ${how.naming("stepCount")} above, or end before.`,
 
 /** The schedule up to where another model goes on. */
 function lastOf(
-  { denoisingEnd, denoisingStart = 0 }: SamplingSettings,
+  { denoisingEnd, denoisingStart = 0, compat }: SamplingSettings,
   schedule: Schedule,
   { cut, model, naming }: { cut: Cut; model: { scheduler: Levels }; naming: Naming },
 ): { schedule: Schedule; takenCount: number } {
   const stepCount = cut.stepCount - cut.firstStep;
   if (denoisingEnd === 1) return { schedule, takenCount: stepCount };
   const { trainTimesteps } = model.scheduler;
-  const taken = stepsBefore(denoisingEnd, schedule, { stepCount, trainTimesteps });
+  const taken = stepsBefore(denoisingEnd, schedule, { stepCount, trainTimesteps, compat });
   if (taken > 0 && denoisingEnd > denoisingStart) {
     return { schedule: endedAfter(schedule, { stepCount, taken }), takenCount: taken };
   }

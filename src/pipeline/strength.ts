@@ -53,20 +53,37 @@ ${naming("stepCount")} more.`,
   );
 }
 
+/** Of a schedule that is shared between two models. */
+interface SharedSteps {
+  stepCount: number;
+  trainTimesteps: number;
+  compat: Compat;
+}
+
 /**
- * Those whose timestep a run that goes on from `denoisingStart` leaves out, or that one up to
- * `denoisingEnd` takes. diffusers counts evaluations, so that with samplers of two evaluations in a
- * step its parts do not meet at one noise level; here a step is never cut.
+ * The steps that a run that goes on from `denoisingStart` leaves out, or that one up to
+ * `denoisingEnd` takes: of A1111 (apply_refiner) and ComfyUI (start_at_step) a part of the steps,
+ * of diffusers those whose timestep comes before. diffusers counts evaluations, so that with
+ * samplers of two evaluations in a step its parts do not meet at one noise level; here a step is
+ * never cut.
  */
 export function stepsBefore(
   fraction: number,
   schedule: Pick<Schedule, "steps" | "timesteps" | "stepOfEvaluation">,
-  { stepCount, trainTimesteps }: { stepCount: number; trainTimesteps: number },
+  { stepCount, trainTimesteps, compat }: SharedSteps,
 ): number {
+  if (compat !== "diffusers") return shareOf(fraction, stepCount);
   const cutoff = roundedToEven(trainTimesteps - fraction * trainTimesteps);
   const stepOf = stepOfEvaluation(schedule, stepCount);
   const later = schedule.timesteps.findIndex((timestep) => timestep < cutoff);
   return later < 0 ? stepOf(schedule.steps.length - 1) + 1 : stepOf(later);
+}
+
+/** The fewest of the steps that are such a part of them. */
+function shareOf(fraction: number, stepCount: number): number {
+  let count = Math.max(0, Math.floor(fraction * stepCount) - 1);
+  while (count / stepCount < fraction) count += 1;
+  return count;
 }
 
 /** The first steps of a schedule. Their noise stays that of the whole one. */

@@ -28,8 +28,9 @@ export const refinerSettings = {
     group: "Refiner",
     hint: "X",
     help:
-      "The part of the noise levels that the model takes, {range}, counted as diffusers does: " +
-      "0.8 leaves the last fifth to --refiner. Default: 1, all of them.",
+      "The part of the noise levels that the model takes, {range}, counted as diffusers does, or " +
+      "with --compat a1111 or comfyui of the steps: 0.8 leaves the last fifth to --refiner. " +
+      "Default: 1, all of them.",
     scope: "request",
     processes: "same",
     json: "denoising_end",
