@@ -2,6 +2,7 @@
  * Enlarges an image that a program has, by an upscaler that it names.
  */
 import { badOption } from "../errors.ts";
+import type { Size } from "../image/encoder.ts";
 import { type ImageSource, readWithAlpha } from "../image/read.ts";
 import { resized } from "../image/transform.ts";
 import type { UpscalerNetwork } from "../networks/network.ts";
@@ -15,6 +16,8 @@ export interface UpscaleOptions {
   upscaler: string;
   /** Default: the upscaler's own. */
   scale?: number | undefined;
+  /** In the place of `scale`. */
+  size?: Size | undefined;
   /** Pixels of a side of a tile, of the image. Default: 256. */
   tileSize?: number | undefined;
   /** Called while tiles are enlarged, and awaited; those of the first rank are counted. */
@@ -42,14 +45,14 @@ export async function upscaleImage(
   session: Pick<Session, "upscale">,
   source: ImageSource,
   network: UpscalerNetwork,
-  { scale = network.scale, ...options }: Omit<UpscaleOptions, "upscaler">,
+  { scale = network.scale, size: wanted, ...options }: Omit<UpscaleOptions, "upscaler">,
 ): Promise<UpscaledImage> {
   const { image, alpha } = await readWithAlpha(source, "The image");
   const sideOf = (side: number) => Math.max(1, Math.round(side * scale));
-  const size = { width: sideOf(image.width), height: sideOf(image.height) };
+  const size = wanted ?? { width: sideOf(image.width), height: sideOf(image.height) };
   if (size.width * size.height > pixelCountMax) {
     throw badOption(
-      `${image.width}x${image.height} enlarged ${scale} times is ${size.width}x${size.height}, \
+      `${image.width}x${image.height} enlarged is ${size.width}x${size.height}, \
 more than ${pixelCountMax} pixels.`,
     );
   }

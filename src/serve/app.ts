@@ -20,11 +20,13 @@ import { jobRoutes } from "./routes/jobs.ts";
 import { systemRoutes } from "./routes/system.ts";
 import { allowOrigins, checkSource, identify, Keys, safeHeaders } from "./security.ts";
 import type { ServeConfig } from "./settings.ts";
+import type { Upscaling } from "./upscaling.ts";
 
 interface AppOptions {
   config: Pick<ServeConfig, "host" | "apiKeys" | "allowHosts" | "allowOrigins" | "maxBody">;
   service: JobService;
   capabilities: CapabilitySource;
+  upscaling: Upscaling | null;
   catalog: Catalog;
   outputs: Outputs;
   metrics: Metrics;
@@ -36,7 +38,7 @@ interface AppOptions {
 
 /** The app of `server.ts`, also called by tests without a socket. */
 export function createApp(options: AppOptions): Hono<ServeEnv> {
-  const { config, service, capabilities, metrics, log } = options;
+  const { config, service, capabilities, upscaling, metrics, log } = options;
   const keys = new Keys(config.apiKeys);
   const app = new Hono<ServeEnv>();
   app.onError((error, c) => {
@@ -66,7 +68,8 @@ export function createApp(options: AppOptions): Hono<ServeEnv> {
   app.route("/", jobRoutes(service));
   app.route("/", imageRoutes(options));
   app.route("/", documentRoutes());
-  app.route("/", dialectRoutes({ jobs: service, capabilities, folder: options.outputs.folder }));
+  const { folder } = options.outputs;
+  app.route("/", dialectRoutes({ jobs: service, capabilities, upscaling, folder }));
   app.route("/", pageRoutes());
   return app;
 }

@@ -53,6 +53,11 @@ export class PipelinePool {
     return [...new Set(this.loaded.map(({ modelId }) => modelId))];
   }
 
+  /** One that is loaded, in use or not; null where there is none. */
+  loadedPipeline(): Pipeline | null {
+    return this.loaded[0]?.pipeline ?? null;
+  }
+
   has(model: CatalogModel, share: Share): boolean {
     return this.loaded.some(({ key }) => key === keyOf(model, share, 0));
   }

@@ -19,6 +19,7 @@ import { Outputs } from "./outputs.ts";
 import { PipelinePool } from "./pool.ts";
 import type { ServeConfig } from "./settings.ts";
 import { parseShare } from "./share.ts";
+import { Upscaling } from "./upscaling.ts";
 
 interface ServerOptions extends Pick<PrepareOptions, "onLine" | "onDownload" | "signal"> {
   config: ServeConfig;
@@ -69,10 +70,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   opened.defer(() => service.stop());
   const capabilities = new ServerCapabilities(catalog, config);
+  const upscaling = connection === null ? new Upscaling(pool, config.maxQueue) : null;
   const loading = new AbortController();
   let isLoaded = false;
   const app = createApp({
-    ...{ config, service, capabilities, catalog, outputs, log },
+    ...{ config, service, capabilities, upscaling, catalog, outputs, log },
     metrics: service.metrics,
     isReady: () => isLoaded && service.isReady,
     onRemove: (name) => store.removeFile(name),
@@ -96,6 +98,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     fetch: (request) => app.fetch(request),
     async stop() {
       loading.abort();
+      upscaling?.stop();
       await Promise.all([service.stop(), loaded]);
       await server.stop(true);
       await rest.disposeAsync();

@@ -7,7 +7,7 @@ import { rmSync } from "node:fs";
 import sharp from "sharp";
 import { type RawImage, readImage } from "../../src/image/read.ts";
 import { blanked, grown } from "../../src/serve/dialects/comfyui/pixels.ts";
-import { resampled, type UpscaleMethod } from "../../src/serve/dialects/comfyui/resample.ts";
+import { resampled, type UpscaleMethod } from "../../src/serve/dialects/resample.ts";
 import { defaultPrompt } from "../support/comfy-prompt.ts";
 import { dialectApp } from "../support/dialect-app.ts";
 import { colouredPng, holed, squareMask } from "../support/input-images.ts";

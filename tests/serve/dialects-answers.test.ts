@@ -180,6 +180,10 @@ describe("A1111", () => {
       { enable_hr: true, hr_resize_x: 768, hr_upscaler: "Lanczos", hr_second_pass_steps: 7 },
       { hires: 1.5, hiresStrength: 0.75, hiresUpscaler: "lanczos", hiresSteps: 7 },
     ],
+    [
+      { enable_hr: true, hr_upscaler: "4x-sharp" },
+      { hires: 2, hiresUpscaler: "4x-sharp" },
+    ],
     [{ infotext: "b\nSteps: 9, Seed: 4, CFG scale: 2" }, { stepCount: 9, seed: 4n, prompt: "a" }],
   ])("%j becomes settings", async (fields, settings) => {
     const { status, spec } = await ask(fields);
@@ -204,14 +208,52 @@ describe("A1111", () => {
     const response = await post("/sdapi/v1/txt2img", { alwayson_scripts: { controlnet } });
     expect(response.status).toBe(200);
     expect(jobs.submitted[0]!.request).toMatchObject({
-      ...{ controlnet: ["canny"], controlScale: [0.5], controlStart: [0], controlEnd: [0.75] },
+      ...{ controlnet: ["canny"], controlScale: [0.5], controlStart: [], controlEnd: [0.75] },
       controlPreprocess: ["canny"],
     });
-    expect(jobs.inputs[0]).toEqual({ image: null, mask: null, controlImages: [hint] });
+    expect(jobs.inputs[0]).toMatchObject({ image: null, mask: null, controlImages: [hint] });
+  });
+
+  test("a unit of an IP-Adapter shows an image", async () => {
+    const { post, jobs } = dialectApp();
+    const seen = await colouredPng({ width: 8, height: 8 });
+    const image = Buffer.from(seen).toString("base64");
+    const module = "CLIP-ViT-bigG (IPAdapter)";
+    const unit = { model: "ip-adapter_sdxl [abcdef12]", module, weight: 0.5, guidance_end: 0.75 };
+    const controlnet = { args: [{ ...unit, image }] };
+    const response = await post("/sdapi/v1/txt2img", { alwayson_scripts: { controlnet } });
+    expect(response.status).toBe(200);
+    const { request } = jobs.submitted[0]!;
+    expect(request).toMatchObject({
+      ...{ ipAdapter: ["ip-adapter_sdxl"], ipScale: [0.5], ipStart: [], ipEnd: [0.75] },
+    });
+    expect(request).not.toHaveProperty("controlnet");
+    expect(jobs.inputs[0]).toMatchObject({ ipImages: [seen] });
+  });
+
+  test.each<[Json, object]>([
+    [{ refiner_checkpoint: "other [abcdef12]" }, { refiner: "other", denoisingEnd: 0.8 }],
+    // A1111 changes to no model that it has, and not behind the last step.
+    [{ refiner_checkpoint: "mini" }, {}],
+    [{ refiner_checkpoint: "None" }, {}],
+    [{ refiner_checkpoint: "other", refiner_switch_at: 1 }, {}],
+    [{ refiner_checkpoint: "other", refiner_switch_at: 0.95, steps: 10 }, {}],
+  ])("the refiner of %j", async (fields, wanted) => {
+    const { status, spec } = await ask({ refiner_switch_at: 0.8, steps: 20, ...fields });
+    const { refiner, request } = spec!;
+    const found = { refiner, denoisingEnd: request.denoisingEnd };
+    expect([status, found]).toEqual([
+      200,
+      { refiner: undefined, denoisingEnd: undefined, ...wanted },
+    ]);
   });
 
   test.each<[Json, string]>([
     [{ model: "other" }, "ControlNet model not found: other"],
+    [
+      { model: "ip-adapter_sdxl", module: "InsightFace+CLIP-H (IPAdapter)" },
+      'The preprocessor "InsightFace+CLIP-H (IPAdapter)" of an IP-Adapter (module) is not there.',
+    ],
     [{ module: "depth_midas" }, 'The preprocessor "depth_midas" (module) is not there.'],
     [{ control_mode: 2 }, 'Of ControlNet, control_mode "2" is not there.'],
     [{ image: null }, "controlnet is enabled but no input image is given"],
@@ -237,6 +279,22 @@ describe("A1111", () => {
       { enable_hr: true, hr_resize_x: 768, hr_resize_y: 512 },
       422,
       "Another shape of the second pass (hr_resize_x, hr_resize_y) is not there.",
+    ],
+    [{ refiner_checkpoint: "x" }, 422, "Could not find checkpoint with name x"],
+    [
+      { refiner_checkpoint: "other" },
+      422,
+      "A refiner that takes all steps (refiner_switch_at of 0 or none) is not there.",
+    ],
+    [
+      { refiner_checkpoint: "other", refiner_switch_at: 0.5, prompt: "<lora:style:1>" },
+      422,
+      "A LoRA of the refiner (refiner_checkpoint) is not there.",
+    ],
+    [
+      { refiner_checkpoint: "other", refiner_switch_at: 0.5, enable_hr: true },
+      422,
+      "A refiner of the second pass (refiner_checkpoint with enable_hr) is not there.",
     ],
     [{ script_name: "X/Y/Z plot" }, 422, "Script 'X/Y/Z plot' not found"],
     [

@@ -3,115 +3,73 @@
  * the server's lists, and the image is the command's.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { encodeFile } from "../../src/image.ts";
-import { readConfig } from "../../src/serve/config.ts";
-import { startServer } from "../../src/serve/server.ts";
-import { sampledPng } from "../support/dialect-server.ts";
-import { folder as hubFolder, ipImage, writeIpAdapters } from "../support/ip-adapter-files.ts";
-import { removeCopies } from "../support/model-copy.ts";
-import { refinerFolder } from "../support/refiner-model.ts";
-import { root } from "../support/sources.ts";
-import { removeUpscalers, writeUpscaler } from "../support/upscaler-files.ts";
+import { type NetworksServer, startNetworksServer } from "../support/networks-server.ts";
 
 setDefaultTimeout(120_000);
 
-const folder = mkdtempSync(join(tmpdir(), "basedxl-networks-"));
-const models = join(folder, "models");
-const model = join(root, "tests/fixtures/golden/model");
-const refiner = join(folder, "refiner");
-const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
-const images = [0, 1].map((number) => join(folder, `${number}.png`));
-let server: Awaited<ReturnType<typeof startServer>>;
-
+let server: NetworksServer;
 beforeAll(async () => {
-  for (const name of ["ipadapter", "clip_vision", "upscale_models"]) {
-    mkdirSync(join(models, name), { recursive: true });
-  }
-  const { plain, plus } = writeIpAdapters();
-  cpSync(plain, join(models, "ipadapter/plain.safetensors"));
-  cpSync(plus, join(models, "ipadapter/plus.safetensors"));
-  cpSync(join(hubFolder, "models/image_encoder"), join(folder, "models/ipadapter/image_encoder"), {
-    recursive: true,
-  });
-  cpSync(writeUpscaler("rrdbnet_x2"), join(models, "upscale_models/sharp.safetensors"));
-  cpSync(refinerFolder(), refiner, { recursive: true });
-  for (const [number, path] of images.entries()) {
-    await Bun.write(path, (await encodeFile("png", ipImage(number))).bytes);
-  }
-  const flags = { port: "0", device: "cpu", "models-dir": models, outputs: join(folder, "out") };
-  const config = readConfig({ flags, env: { BASEDXL_SERVE_MODEL: `${model},${refiner}` } });
-  server = await startServer({ config, log: silent });
-  while ((await fetch(`${server.url}ready`)).status !== 200) await Bun.sleep(10);
+  server = await startNetworksServer();
 });
-afterAll(async () => {
-  await server?.stop();
-  rmSync(folder, { recursive: true });
-  removeCopies();
-  removeUpscalers();
-});
+afterAll(async () => await server?.[Symbol.asyncDispose]());
 
 const small = { prompt: "a red circle", width: 64, height: 64, num_inference_steps: 3, seed: 7 };
 const size = ["--width", "64", "--height", "64", "--steps", "3", "--seed", "7"];
 
 async function post(body: object | FormData) {
   const isForm = body instanceof FormData;
-  return await fetch(`${server.url}api/v1/jobs`, {
+  return await fetch(`${server.url}/api/v1/jobs`, {
     method: "POST",
     ...(isForm ? { body } : { body: JSON.stringify(body) }),
     headers: isForm ? {} : { "Content-Type": "application/json" },
   });
 }
 
-const commands = (flags: readonly string[]) =>
-  sampledPng(["a red circle", "--model", model, ...size, ...flags]);
+const commands = (flags: readonly string[]) => {
+  return server.sampled(["a red circle", ...size, ...flags]);
+};
 
 /** The PNG of the job. */
 async function generated(body: object | FormData): Promise<Uint8Array> {
   const response = await post(body);
   const { id, ...rest } = (await response.json()) as { id: string };
   expect({ status: response.status, rest }).toMatchObject({ status: 202 });
-  const events = await (await fetch(`${server.url}api/v1/jobs/${id}/events`)).text();
+  const events = await (await fetch(`${server.url}/api/v1/jobs/${id}/events`)).text();
   expect(events).toContain("event: done");
-  return await (await fetch(`${server.url}api/v1/jobs/${id}/images/0`)).bytes();
+  return await (await fetch(`${server.url}/api/v1/jobs/${id}/images/0`)).bytes();
 }
 
 const base64 = async (path: string) => (await Bun.file(path).bytes()).toBase64();
 
 test("the capabilities list what jobs may name", async () => {
-  const refreshed = await fetch(`${server.url}api/v1/refresh`, { method: "POST" });
-  expect(refreshed.status).toBe(200);
-  expect(await (await fetch(`${server.url}api/v1/capabilities`)).json()).toMatchObject({
+  expect(await (await fetch(`${server.url}/api/v1/capabilities`)).json()).toMatchObject({
     models: [
       { id: "model", kind: "base" },
       { id: "refiner", kind: "refiner" },
     ],
     ipAdapters: [{ name: "plain" }, { name: "plus" }],
+    controlnets: [{ name: "outlines" }],
     upscalers: [{ name: "sharp" }],
     features: { ipAdapter: true, refiner: true },
   });
 });
 
 describe("the image is the command's", () => {
-  const adapter = (name: string) => join(models, `ipadapter/${name}.safetensors`);
-
   test("with an IP-Adapter that sees two images, in JSON", async () => {
     const request = { ...small, ip_adapter: ["plus"], ip_scale: [0.6, 0.4], ip_end: [0.7] };
-    const ip_images = await Promise.all(images.map(base64));
-    const flags = images.flatMap((path) => ["--ip-image", path]);
+    const ip_images = await Promise.all(server.images.map(base64));
+    const flags = server.images.flatMap((path) => ["--ip-image", path]);
     const scales = ["--ip-scale", "0.6", "--ip-scale", "0.4", "--ip-end", "0.7"];
-    const png = await commands(["--ip-adapter", adapter("plus"), ...flags, ...scales]);
+    const png = await commands(["--ip-adapter", server.paths.plus, ...flags, ...scales]);
     expect(await generated({ request, ip_images })).toEqual(png);
   });
 
   test("with two adapters, as a form", async () => {
     const form = new FormData();
     form.set("job", JSON.stringify({ request: { ...small, ip_adapter: ["plain", "plus"] } }));
-    for (const path of images) form.append("ip_image", Bun.file(path), "image.png");
-    const uses = ["plain", "plus"].map((name, i) => [
-      ...["--ip-adapter", adapter(name), "--ip-image", images[i]!],
+    for (const path of server.images) form.append("ip_image", Bun.file(path), "image.png");
+    const uses = [server.paths.plain, server.paths.plus].map((path, i) => [
+      ...["--ip-adapter", path, "--ip-image", server.images[i]!],
     ]);
     expect(await generated(form)).toEqual(await commands(uses.flat()));
   });
@@ -119,13 +77,15 @@ describe("the image is the command's", () => {
   test("with a refiner, which other jobs go without", async () => {
     const request = { ...small, denoising_end: 0.6 };
     const refined = await generated({ request, refiner: "refiner" });
-    expect(refined).toEqual(await commands(["--refiner", refiner, "--denoising-end", "0.6"]));
+    expect(refined).toEqual(
+      await commands(["--refiner", server.paths.refiner, "--denoising-end", "0.6"]),
+    );
     expect(await generated({ request: small })).toEqual(await commands([]));
   });
 
   test("with an upscaler in the second pass", async () => {
     const request = { ...small, hires: 2, hires_upscaler: "sharp" };
-    const upscaler = ["--hires-upscaler", join(models, "upscale_models/sharp.safetensors")];
+    const upscaler = ["--hires-upscaler", server.paths.upscaler];
     expect(await generated({ request })).toEqual(await commands(["--hires", "2", ...upscaler]));
   });
 });
@@ -133,7 +93,7 @@ describe("the image is the command's", () => {
 test("an image says which model finished it", async () => {
   const bytes = await generated({ request: { ...small, denoising_end: 0.6 }, refiner: "refiner" });
   const body = bytes as Uint8Array<ArrayBuffer>;
-  const said = await fetch(`${server.url}api/v1/metadata`, { method: "POST", body });
+  const said = await fetch(`${server.url}/api/v1/metadata`, { method: "POST", body });
   expect(await said.json()).toMatchObject({ model: "model", refiner: "refiner", warnings: [] });
 });
 
@@ -159,7 +119,7 @@ test.each<[string, Asked, RegExp]>([
   ["a refiner alone", { request: small, model: "refiner" }, /which finishes/],
   ["no upscaler", { request: { ...small, hires: 2, hires_upscaler: "x" } }, /no upscaler/],
 ])("%s is refused in a sentence", async (_, { imageCount = 0, ...body }, sentence) => {
-  const image = await base64(images[0]!);
+  const image = await base64(server.images[0]!);
   const ip_images = Array<string>(imageCount).fill(image);
   const response = await post({ ...body, ...(imageCount > 0 && { ip_images }) });
   const { error } = (await response.json()) as { error: { message: string } };

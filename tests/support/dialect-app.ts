@@ -18,7 +18,8 @@ export function dialectApp() {
     await next();
   });
   const folder = join(tmpdir(), `basedxl-dialect-app-${crypto.randomUUID()}`);
-  app.route("/", dialectRoutes({ jobs, capabilities: fakeCapabilities(), folder }));
+  const services = { jobs, capabilities: fakeCapabilities(), upscaling: null, folder };
+  app.route("/", dialectRoutes(services));
   const post = async (path: string, body: unknown) => {
     const text = typeof body === "string" ? body : JSON.stringify(body);
     return await app.request(path, { method: "POST", body: text });

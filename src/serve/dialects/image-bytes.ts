@@ -34,6 +34,18 @@ export async function converted(
   return await sized.toFormat(format, quality === undefined ? {} : { quality }).toBuffer();
 }
 
+/** RGB as the file has it: what is transparent keeps its colour. Rejects as `converted` does. */
+export async function colouredPixels(
+  bytes: Uint8Array,
+  limitInputPixels = pixelsMax,
+): Promise<RawImage> {
+  const sharp = await loadSharp();
+  const image = sharp(bytes, { limitInputPixels, pages: 1 }).autoOrient();
+  const plain = image.toColourspace("srgb").removeAlpha();
+  const { data, info } = await plain.raw().toBuffer({ resolveWithObject: true });
+  return { pixels: new Uint8Array(data), width: info.width, height: info.height };
+}
+
 /** The size of an encoded image; null for what is none, or too large a one. */
 export async function sizeOfImage(bytes: Uint8Array): Promise<Size | null> {
   const size = await imageSizeOf(bytes);

@@ -1,19 +1,30 @@
 /**
  * The units of A1111's ControlNet extension as settings of a request, with their hints.
  * Source: Forge, extensions-builtin/sd_forge_controlnet/lib_controlnet/external_code.py
- * (ControlNetUnit).
+ * (ControlNetUnit), sd_forge_ipadapter/scripts/forge_ipadapter.py; sd-webui-controlnet.
  */
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
+import type { InputImages } from "../../jobs/types.ts";
 import { nameIn, withoutHash } from "../listed-names.ts";
+import { unlessUsual } from "../usual-values.ts";
 import { A1111Error, notThere } from "./errors.ts";
 import { imageIn, readFields } from "./fields.ts";
 
+/** Of Forge, then of sd-webui-controlnet: CLIP's image encoders. */
+const adapterModules = [
+  ...["CLIP-ViT-H (IPAdapter)", "CLIP-ViT-bigG (IPAdapter)"],
+  ...["ip-adapter-auto", "ip-adapter_clip_h", "ip-adapter_clip_g"],
+  ...["ip-adapter_clip_sdxl", "ip-adapter_clip_sdxl_plus_vith"],
+];
+
 interface ControlUnits {
   settings: Partial<RequestSettings>;
-  images: Uint8Array[];
+  images: Pick<InputImages, "controlImages" | "ipImages">;
 }
+
+type Lists = Pick<Capabilities, "controlnets" | "ipAdapters">;
 
 /** Whether an always-on script is the extension. */
 export function isControlNet(name: string): boolean {
@@ -23,35 +34,33 @@ export function isControlNet(name: string): boolean {
 /** `initImage` is the hint where a unit has none, as in img2img. Throws `A1111Error`. */
 export function controlUnitsOf(
   scripts: JsonObject,
-  { controlnets }: Pick<Capabilities, "controlnets">,
+  lists: Lists,
   initImage: Uint8Array | null,
 ): ControlUnits {
   const units = Object.entries(scripts)
     .filter(([name]) => isControlNet(name))
     .flatMap(([, script]) => argsOf(script))
     .map((unit) => readFields(unitFields, unit))
-    .filter(({ enabled, model }) => enabled && !/^none$/i.test(model));
-  if (units.length === 0) return { settings: {}, images: [] };
-  for (const unit of units) refuseOthers(unit);
+    .filter(({ enabled, model }) => enabled && !/^none$/i.test(model))
+    .map((unit) => usedUnit(unit, lists, initImage));
+  const ofKind = (kind: UsedUnit["kind"]) => units.filter((unit) => unit.kind === kind);
+  const [hints, adapters] = [ofKind("controlnet"), ofKind("ip-adapter")];
   return {
-    settings: {
-      controlnet: units.map(({ model }) => {
-        const name = nameIn(controlnets, withoutHash(model));
-        if (name !== null) return name;
-        throw new A1111Error(422, `ControlNet model not found: ${model.slice(0, 100)}`);
-      }),
-      controlScale: units.map(({ weight }) => weight),
-      controlStart: units.map(({ guidance_start: start }) => start),
-      controlEnd: units.map(({ guidance_end: end }) => end),
-      controlPreprocess: units.map(({ module }) => (isCanny(module) ? "canny" : "none")),
-      ...typesOf(units),
+    settings: { ...controlSettings(hints), ...adapterSettings(adapters) },
+    images: {
+      controlImages: hints.map(({ image }) => image),
+      ipImages: adapters.map(({ image }) => image),
     },
-    images: units.map((unit) => hintOf(unit, initImage)),
   };
 }
 
+/** What /controlnet/model_list answers with. */
+export function controlModels({ controlnets, ipAdapters }: Lists): string[] {
+  return [...controlnets, ...ipAdapters].map(({ name }) => name);
+}
+
 /** What /controlnet/module_list answers with. */
-export const controlModules = ["none", "canny"];
+export const controlModules = ["none", "canny", ...adapterModules];
 
 // --- internal ---
 
@@ -73,6 +82,58 @@ const unitFields = {
 
 type Unit = ReturnType<typeof readFields<typeof unitFields>>;
 
+interface UsedUnit {
+  kind: "controlnet" | "ip-adapter";
+  /** Of the server's list. */
+  name: string;
+  unit: Unit;
+  image: Uint8Array;
+}
+
+function usedUnit(unit: Unit, lists: Lists, initImage: Uint8Array | null): UsedUnit {
+  const name = withoutHash(unit.model);
+  const image = () => hintOf(unit, initImage);
+  const adapter = nameIn(lists.ipAdapters, name);
+  if (adapter !== null) {
+    refuseOtherEncoder(unit);
+    return { kind: "ip-adapter", name: adapter, unit, image: image() };
+  }
+  refuseOthers(unit);
+  const network = nameIn(lists.controlnets, name);
+  if (network !== null) return { kind: "controlnet", name: network, unit, image: image() };
+  throw new A1111Error(422, `ControlNet model not found: ${name.slice(0, 100)}`);
+}
+
+function controlSettings(used: readonly UsedUnit[]): Partial<RequestSettings> {
+  if (used.length === 0) return {};
+  const units = used.map(({ unit }) => unit);
+  const modules = units.map(({ module }) => (isCanny(module) ? "canny" : "none"));
+  const { scales, starts, ends } = partsOf(units);
+  return {
+    ...{ controlnet: used.map(({ name }) => name), controlScale: scales },
+    ...{ controlStart: starts, controlEnd: ends },
+    controlPreprocess: unlessUsual(modules, "none"),
+    ...typesOf(units),
+  };
+}
+
+function adapterSettings(used: readonly UsedUnit[]): Partial<RequestSettings> {
+  if (used.length === 0) return {};
+  const { scales, starts, ends } = partsOf(used.map(({ unit }) => unit));
+  const ipAdapter = used.map(({ name }) => name);
+  return { ipAdapter, ipScale: scales, ipStart: starts, ipEnd: ends };
+}
+
+/** How much, and when. */
+function partsOf(units: readonly Unit[]) {
+  const values = <Key extends keyof Unit>(key: Key) => units.map((unit) => unit[key]);
+  return {
+    scales: unlessUsual(values("weight"), 1),
+    starts: unlessUsual(values("guidance_start"), 0),
+    ends: unlessUsual(values("guidance_end"), 1),
+  };
+}
+
 function argsOf(script: unknown): JsonObject[] {
   const args = isObject(script) ? (script.args ?? []) : script;
   return (Array.isArray(args) ? args : []).filter(isObject).map((unit) => {
@@ -82,6 +143,15 @@ function argsOf(script: unknown): JsonObject[] {
 
 function isCanny(module: string): boolean {
   return /^canny$/i.test(module);
+}
+
+/** An adapter says by its widths which encoder it reads; those of faces need another program. */
+function refuseOtherEncoder({ module }: Unit): void {
+  const plain = module.toLowerCase();
+  if (plain === "none" || adapterModules.some((name) => name.toLowerCase() === plain)) return;
+  throw notThere(
+    `The preprocessor ${JSON.stringify(module.slice(0, 100))} of an IP-Adapter (module)`,
+  );
 }
 
 /** What the extension has and this program has not. */

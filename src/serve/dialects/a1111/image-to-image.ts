@@ -30,7 +30,7 @@ export async function readImageToImageRequest(
     resize: resizeOf(fields),
     ...(fields.mask && maskSettings(fields)),
   };
-  const { request, dialectData, ...rest } = specOf(fields, body, options, lists);
+  const { request, dialectData, ...rest } = specOf(fields, body, options, lists, own.strength);
   const image = imageIn(wordsOf(sources[0]));
   const units = controlUnitsOf(fields.alwayson_scripts, lists, image);
   const spec = { ...rest, request: { ...request, ...own, ...units.settings }, dialectData };
@@ -38,7 +38,7 @@ export async function readImageToImageRequest(
   const answered = fields.include_init_images ? {} : { init_images: null, mask: null };
   return {
     spec,
-    images: { image, mask, controlImages: units.images },
+    images: { image, mask, ...units.images },
     fields: { ...fields, ...answered },
   };
 }

@@ -49,11 +49,18 @@ export function embeddingList({ embeddings }: Capabilities) {
 }
 
 /** What resizes an image without a model. */
-export const upscalers = [
-  { name: "None", model_name: null, model_path: null, model_url: null, scale: 4 },
-  { name: "Lanczos", model_name: null, model_path: null, model_url: null, scale: 4 },
-  { name: "Nearest", model_name: null, model_path: null, model_url: null, scale: 4 },
-];
+export const filters = ["None", "Lanczos", "Nearest"] as const;
+
+/** The filters, then the models. */
+export function upscalerList({ upscalers }: Pick<Capabilities, "upscalers">) {
+  const listed = (name: string, model: string | null) => {
+    return { name, model_name: model, model_path: model, model_url: null, scale: 4 };
+  };
+  return [
+    ...filters.map((name) => listed(name, null)),
+    ...upscalers.map(({ name }) => listed(name, name)),
+  ];
+}
 
 export function memoryReport() {
   return { ram: memoryOfMachine(), cuda: { error: "unavailable" } };

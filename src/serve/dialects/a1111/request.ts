@@ -11,6 +11,7 @@ import { samplerNamed } from "../../../settings/names.ts";
 import { chooseSeed, firstSeedMax } from "../../../settings/setting.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
+import { allFiles } from "../../input-files.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { type ListedModel, modelNamed, nameIn, withoutHash } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
@@ -19,6 +20,7 @@ import { A1111Error, notThere } from "./errors.ts";
 import { badField, type CommonFields, readTextToImage } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
 import { type A1111Options, noModel, type Options } from "./options.ts";
+import { refinerOf } from "./refiner.ts";
 import { isSchedule } from "./schedules.ts";
 import { secondPassOf } from "./second-pass.ts";
 
@@ -37,23 +39,30 @@ export function readTextToImageRequest(
 ): Asked {
   const fields = readTextToImage(body);
   if (fields.firstpass_image) throw notThere("An image of the first pass (firstpass_image)");
-  const secondPass = secondPassOf(fields);
+  const secondPass = secondPassOf(fields, lists);
   const { request, ...rest } = specOf(fields, body, options, lists);
+  if (rest.refiner !== undefined && fields.enable_hr) {
+    throw notThere("A refiner of the second pass (refiner_checkpoint with enable_hr)");
+  }
   const units = controlUnitsOf(fields.alwayson_scripts, lists, null);
-  const images = { image: null, mask: null, controlImages: units.images };
+  const images = { image: null, mask: null, ...units.images };
   return {
     fields,
     spec: { ...rest, request: { ...request, ...secondPass, ...units.settings } },
-    images: units.images.length > 0 ? images : null,
+    images: allFiles(images).length > 0 ? images : null,
   };
 }
 
-/** The job of the fields that both kinds of requests have; throws likewise. */
+/**
+ * The job of the fields that both kinds of requests have; throws likewise. `strength` is that of an
+ * image to start from.
+ */
 export function specOf(
   fields: CommonFields,
   body: JsonObject,
   options: Options,
   lists: Capabilities,
+  strength = 1,
 ): Asked["spec"] {
   refuseMissing(fields);
   const opts = options.current(lists, fields.override_settings ?? {});
@@ -61,7 +70,10 @@ export function specOf(
   const model = modelNamed(lists, opts.sd_model_checkpoint);
   if (model === null) throw noModel(opts.sd_model_checkpoint);
   const { recipe, seeds } = readSettings(fields, opts);
-  const request = { ...recipe.settings, ...ofInfotext(fields.infotext, body) };
+  const asked = { ...recipe.settings, ...ofInfotext(fields.infotext, body) };
+  const stepCount = takenSteps(asked.stepCount ?? 1, strength);
+  const { refiner, denoisingEnd } = refinerOf(fields, { model, stepCount, lists });
+  const request = { ...asked, ...(denoisingEnd !== undefined && { denoisingEnd }) };
   if (!fields.override_settings_restore_afterwards) {
     options.set(fields.override_settings ?? {}, lists);
   }
@@ -69,6 +81,7 @@ export function specOf(
     request: request as RequestSettings,
     model: model.id,
     vae: vaeOf(opts, lists),
+    refiner,
     previewSteps: opts.live_previews_enable ? previewSteps(opts) : 0,
     format: formatOf(opts),
     quality: qualityOf(opts),
@@ -89,7 +102,6 @@ export function specOf(
 function refuseMissing(fields: CommonFields): void {
   if (fields.restore_faces) throw notThere("Restoring of faces (restore_faces)");
   if (fields.tiling) throw notThere("Tiling (tiling)");
-  if (fields.refiner_checkpoint) throw notThere("The refiner (refiner_checkpoint)");
   if ((fields.s_churn ?? 0) > 0) throw notThere("Churn (s_churn)");
   if ((fields.s_min_uncond ?? 0) > 0) throw notThere("Skipping of guidance (s_min_uncond)");
   const resized = [fields.seed_resize_from_w, fields.seed_resize_from_h];
@@ -178,6 +190,11 @@ function takeSeeds(recipe: RequestedRecipe, fields: CommonFields) {
     throw badField("seed", `leaves no room for the seeds of ${count} images`);
   }
   return { seed, subseed };
+}
+
+/** Of an image to start from one more than its part (setup_img2img_steps). */
+function takenSteps(stepCount: number, strength: number): number {
+  return strength === 1 ? stepCount : Math.trunc(Math.min(strength, 0.999) * stepCount) + 1;
 }
 
 /** Fields of a request, by the setting that an infotext would have for them. */

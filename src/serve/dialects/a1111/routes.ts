@@ -11,7 +11,7 @@ import { jsonBody } from "../body.ts";
 import { ClientIds } from "../client-ids.ts";
 import type { DialectServices } from "../services.ts";
 import { imagesAnswer } from "./answers.ts";
-import { controlModules } from "./control-units.ts";
+import { controlModels, controlModules } from "./control-units.ts";
 import { A1111Error, errorOfJob } from "./errors.ts";
 import { enlargedImage } from "./extras.ts";
 import { imageIn, readFields } from "./fields.ts";
@@ -24,7 +24,7 @@ import {
   memoryReport,
   modelList,
   samplerList,
-  upscalers,
+  upscalerList,
 } from "./lists.ts";
 import { LivePreviews } from "./live-previews.ts";
 import { Options } from "./options.ts";
@@ -44,7 +44,7 @@ export function a1111Routes(services: DialectServices) {
   };
   const app = new Hono<ServeEnv>();
   app.route("/sdapi/v1", jobRoutes(shared));
-  app.route("/sdapi/v1", imageRoutes());
+  app.route("/sdapi/v1", imageRoutes(shared));
   app.route("/sdapi/v1", listRoutes(shared));
   app.route("/internal", pageRoutes(shared));
   app.route("/controlnet", controlRoutes(shared));
@@ -110,9 +110,11 @@ function jobRoutes({ jobs, capabilities, options, previews, ids }: Shared) {
 
 const progressFields = { skip_current_image: { kind: "flag", default: false } } as const;
 
-function imageRoutes() {
+function imageRoutes(services: DialectServices) {
   const app = new Hono<ServeEnv>();
-  app.post("/extra-single-image", async (c) => c.json(await enlargedImage(await bodyOf(c))));
+  app.post("/extra-single-image", async (c) =>
+    c.json(await enlargedImage(await bodyOf(c), services)),
+  );
   app.post("/png-info", async (c) => {
     const { image } = readFields(pngInfoFields, await bodyOf(c));
     return c.json(imageInfo(imageIn(image)));
@@ -135,7 +137,7 @@ function listRoutes({ capabilities, options }: Shared) {
   app.get("/schedulers", (c) => c.json(schedules));
   app.get("/loras", (c) => c.json(loraList(lists())));
   app.get("/embeddings", (c) => c.json(embeddingList(lists())));
-  app.get("/upscalers", (c) => c.json(upscalers));
+  app.get("/upscalers", (c) => c.json(upscalerList(lists())));
   app.get("/memory", (c) => c.json(memoryReport()));
   app.get("/cmd-flags", (c) => c.json(commandFlags));
   app.get("/scripts", (c) => c.json({ txt2img: [], img2img: [] }));
@@ -164,8 +166,7 @@ function listRoutes({ capabilities, options }: Shared) {
 function controlRoutes({ capabilities }: Shared) {
   const app = new Hono<ServeEnv>();
   app.get("/model_list", (c) => {
-    const names = capabilities.current().controlnets.map(({ name }) => name);
-    return c.json({ model_list: names });
+    return c.json({ model_list: controlModels(capabilities.current()) });
   });
   app.get("/module_list", (c) => c.json({ module_list: controlModules, module_detail: {} }));
   return app;

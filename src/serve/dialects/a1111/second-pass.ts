@@ -6,17 +6,22 @@
 import { hiresNames } from "../../../metadata/from-infotext.ts";
 import { samplerNamed } from "../../../settings/names.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
+import type { Capabilities } from "../../capabilities.ts";
+import { nameIn } from "../listed-names.ts";
 import { notThere } from "./errors.ts";
 import { inRange, type TextToImageFields } from "./fields.ts";
 
 /** Nothing where the request has none. Throws `A1111Error`. */
-export function secondPassOf(fields: TextToImageFields): Partial<RequestSettings> {
+export function secondPassOf(
+  fields: TextToImageFields,
+  lists: Pick<Capabilities, "upscalers">,
+): Partial<RequestSettings> {
   if (!fields.enable_hr) return {};
   refuseOthers(fields);
   const { denoising_strength: strength, hr_second_pass_steps: steps } = fields;
   return {
     hires: factorOf(fields),
-    hiresUpscaler: upscalerOf(fields.hr_upscaler ?? "Latent"),
+    hiresUpscaler: upscalerOf(fields.hr_upscaler ?? "Latent", lists),
     hiresStrength: inRange("denoising_strength", strength ?? 0.75, table.hiresStrength),
     ...(steps !== 0 && { hiresSteps: inRange("hr_second_pass_steps", steps, table.hiresSteps) }),
   };
@@ -59,10 +64,11 @@ function another(what: string, field: string) {
   return notThere(`Another ${what} of the second pass (${field})`);
 }
 
-function upscalerOf(name: string): string {
+function upscalerOf(name: string, { upscalers }: Pick<Capabilities, "upscalers">): string {
   const plain = sameWhereLarger[name] ?? name;
-  const found = Object.keys(hiresNames).find((each) => hiresNames[each] === plain);
-  if (found !== undefined) return found;
+  const own = Object.keys(hiresNames).find((each) => hiresNames[each] === plain);
+  const found = own ?? nameIn(upscalers, name);
+  if (found !== null) return found;
   throw notThere(`The upscaler ${JSON.stringify(name.slice(0, 100))} (hr_upscaler)`);
 }
 

@@ -7,6 +7,7 @@ import { controlTypes } from "../../../settings/control.ts";
 import type { RequestSettings } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import { nameIn } from "../listed-names.ts";
+import { unlessUsual } from "../usual-values.ts";
 import { chainOf, type Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
 
@@ -49,14 +50,15 @@ export function controlsOf(
   const number = (id: string, input: string, otherwise: number) => {
     return graph.type(id) === "ControlNetApply" ? otherwise : graph.number(id, input);
   };
+  const all = <T>(read: (id: string) => T, usual: T) => unlessUsual(nodes.map(read), usual);
   const types = nodes.map((id) => typeOf(graph, id));
   const isUnion = types.some((type) => type !== null);
   return {
     settings: {
       controlnet: nodes.map((id) => nameOf(graph, id, lists)),
-      controlScale: nodes.map((id) => graph.number(id, "strength")),
-      controlStart: nodes.map((id) => number(id, "start_percent", 0)),
-      controlEnd: nodes.map((id) => number(id, "end_percent", 1)),
+      controlScale: all((id) => graph.number(id, "strength"), 1),
+      controlStart: all((id) => number(id, "start_percent", 0), 0),
+      controlEnd: all((id) => number(id, "end_percent", 1), 1),
       ...(isUnion && { controlType: types.map((type) => type ?? 0) }),
     },
     images: nodes.map((id) => graph.link(id, "image")),

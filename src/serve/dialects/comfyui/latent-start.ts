@@ -8,10 +8,10 @@ import type { RawImage } from "../../../image/read.ts";
 import { encodeFile } from "../../../image.ts";
 import type { InputImages } from "../../jobs/types.ts";
 import { pngOfGrey } from "../image-bytes.ts";
+import { resampled } from "../resample.ts";
 import type { Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
 import { blanked, grown, type NodePixels } from "./pixels.ts";
-import { resampled } from "./resample.ts";
 
 export interface LatentStart {
   /** The node that makes the first latent. */

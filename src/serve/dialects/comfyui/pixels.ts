@@ -3,12 +3,13 @@
  * Source: ComfyUI, nodes.py and comfy_extras/nodes_mask.py.
  */
 import type { Size } from "../../../image/encoder.ts";
-import { loadSharp, type RawImage, readImage } from "../../../image/read.ts";
+import { type RawImage, readImage } from "../../../image/read.ts";
 import { cropped, extended, inverted, type Sides } from "../../../image/transform.ts";
+import { colouredPixels } from "../image-bytes.ts";
 import { maskOf } from "../mask-bytes.ts";
+import { resampled, type UpscaleMethod } from "../resample.ts";
 import type { Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
-import { resampled, type UpscaleMethod } from "./resample.ts";
 
 interface PixelSources {
   /** The bytes of an image by the name that a node has for it; null where there is none. */
@@ -83,14 +84,9 @@ export class NodePixels {
     return bytes ?? this.graph.refuse(id, "image", "there is no such image");
   }
 
-  /** As the file has it: what is transparent keeps its colour. */
   private async rgb(id: string, bytes: Uint8Array): Promise<RawImage> {
-    const sharp = await loadSharp();
     try {
-      const image = sharp(bytes, { limitInputPixels: this.sources.pixelsMax, pages: 1 });
-      const plain = image.autoOrient().toColourspace("srgb").removeAlpha();
-      const { data, info } = await plain.raw().toBuffer({ resolveWithObject: true });
-      return { pixels: new Uint8Array(data), width: info.width, height: info.height };
+      return await colouredPixels(bytes, this.sources.pixelsMax);
     } catch {
       return this.graph.refuse(id, "image", this.unreadable());
     }

@@ -1,10 +1,10 @@
 /**
- * Images in another size, by the methods that ComfyUI has names for: those of torch's `interpolate`
- * (without antialiasing) and Pillow's Lanczos. Source: ComfyUI, comfy/utils.py (common_upscale);
- * PyTorch, UpSample.h; Pillow, Resample.c.
+ * Images in another size, by the methods that ComfyUI has names for, of which A1111 has two: those
+ * of torch's `interpolate` (without antialiasing) and Pillow's Lanczos. Source: ComfyUI,
+ * comfy/utils.py (common_upscale); PyTorch, UpSample.h; Pillow, Resample.c.
  */
-import type { Size } from "../../../image/encoder.ts";
-import type { RawImage } from "../../../image/read.ts";
+import type { Size } from "../../image/encoder.ts";
+import type { RawImage } from "../../image/read.ts";
 
 export type UpscaleMethod = "nearest-exact" | "bilinear" | "area" | "bicubic" | "lanczos";
 

@@ -1,0 +1,101 @@
+/**
+ * IP-Adapters, refiners and upscalers as other programs ask for them: the images are the command's.
+ */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import sharp from "sharp";
+import { type NetworksServer, startNetworksServer } from "../support/networks-server.ts";
+
+setDefaultTimeout(120_000);
+
+let server: NetworksServer;
+beforeAll(async () => {
+  server = await startNetworksServer();
+});
+afterAll(async () => await server?.[Symbol.asyncDispose]());
+
+async function post<T>(path: string, body: object): Promise<T> {
+  const response = await fetch(server.url + path, { method: "POST", body: JSON.stringify(body) });
+  const answer = await response.json();
+  expect({ status: response.status, answer }).toMatchObject({ status: 200 });
+  return answer as T;
+}
+
+const decoded = (text: string): Uint8Array => Uint8Array.fromBase64(text);
+const base64 = async (path: string) => (await Bun.file(path).bytes()).toBase64();
+const small = ["--width", "64", "--height", "64", "--seed", "7"];
+
+describe("A1111", () => {
+  const asked = {
+    ...{ prompt: "a red circle", width: 64, height: 64, steps: 5, seed: 7 },
+    ...{ sampler_name: "Euler", scheduler: "Karras" },
+  };
+  const drawn = async (fields: object) => {
+    const { images } = await post<{ images: string[] }>("/sdapi/v1/txt2img", {
+      ...{ ...asked, ...fields },
+    });
+    return decoded(images[0]!);
+  };
+  const commands = (...flags: string[]) => {
+    const same = ["--compat", "a1111", "--steps", "5", "--guidance-scale", "7", ...small];
+    const sampler = ["--scheduler", "Euler", "--sigmas", "karras"];
+    return server.sampled(["a red circle", ...same, ...sampler, ...flags]);
+  };
+
+  test("a refiner takes the steps from refiner_switch_at on", async () => {
+    const png = await commands("--refiner", server.paths.refiner, "--denoising-end", "0.6");
+    const fields = { refiner_checkpoint: "refiner", refiner_switch_at: 0.6 };
+    expect(await drawn(fields)).toEqual(png);
+  });
+
+  test("hr_upscaler is an upscaler of the list", async () => {
+    const listed = await (await fetch(`${server.url}/sdapi/v1/upscalers`)).json();
+    expect((listed as { name: string }[]).map(({ name }) => name)).toEqual([
+      ...["None", "Lanczos", "Nearest", "sharp"],
+    ]);
+    const second = ["--hires", "2", "--hires-strength", "0.5"];
+    const png = await commands(...second, "--hires-upscaler", server.paths.upscaler);
+    const fields = { enable_hr: true, hr_upscaler: "sharp", denoising_strength: 0.5 };
+    expect(await drawn(fields)).toEqual(png);
+  });
+
+  test("a unit shows an image to an IP-Adapter, beside one with a hint", async () => {
+    const [seen, hint] = server.images;
+    const args = [
+      { module: "ip-adapter-auto", model: "plus", weight: 0.6, image: await base64(seen!) },
+      { module: "none", model: "outlines", image: await base64(hint!) },
+    ];
+    const shown = ["--ip-adapter", server.paths.plus, "--ip-image", seen!, "--ip-scale", "0.6"];
+    const steered = ["--controlnet", server.paths.control, "--control-image", hint!];
+    const png = await commands(...shown, ...steered);
+    expect(await drawn({ alwayson_scripts: { controlnet: { args } } })).toEqual(png);
+    const { model_list } = (await (await fetch(`${server.url}/controlnet/model_list`)).json()) as {
+      model_list: string[];
+    };
+    expect(model_list).toEqual(["outlines", "plain", "plus"]);
+  });
+
+  test.each<[object, [number, number]]>([
+    [{ upscaling_resize: 2 }, [96, 80]],
+    [{ upscaling_resize: 1.5 }, [72, 56]],
+    [{ resize_mode: 1, upscaling_resize_w: 60, upscaling_resize_h: 80 }, [60, 80]],
+    [
+      { resize_mode: 1, upscaling_resize_w: 60, upscaling_resize_h: 80, upscaling_crop: false },
+      [96, 80],
+    ],
+  ])("extras with an upscaler: %j", async (fields, size) => {
+    const image = await base64(server.images[0]!);
+    const names = ["sharp", "Lanczos"];
+    const [sharpened, filtered] = await Promise.all(
+      names.map(async (upscaler_1) => {
+        const body = { image, upscaler_1, ...fields };
+        const { image: made } = await post<{ image: string }>("/sdapi/v1/extra-single-image", body);
+        const { data, info } = await sharp(Uint8Array.fromBase64(made))
+          .raw()
+          .toBuffer({ resolveWithObject: true });
+        expect([info.width, info.height, info.channels]).toEqual([...size, 3]);
+        return data;
+      }),
+    );
+    expect(sharpened!.equals(filtered!)).toBe(false);
+  });
+});
