@@ -32,7 +32,7 @@ interface Chooser {
 
 /** Lines may name files again; deeper ones are left as they are. */
 const depthMax = 20;
-/** Of all lines that are taken: two names in a line of their own file would double at each depth. */
+/** Of all lines that are taken: two names in a line of its own file double at each depth. */
 const lengthMax = 2 ** 18;
 
 function expand(text: string, chooser: Chooser, depth: number): string {

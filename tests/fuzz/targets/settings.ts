@@ -1,7 +1,7 @@
 /**
  * What a user's own files and words say: settings of the server in TOML and variables, values of
- * flags, lists of prompts, styles and words, folders of ComfyUI in YAML, names of models on the hub,
- * and the caches of earlier runs, which may be damaged.
+ * flags, lists of prompts, styles and words, folders of ComfyUI in YAML, names of models on the
+ * hub, and the caches of earlier runs, which may be damaged.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
