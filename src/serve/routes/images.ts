@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Context, Hono } from "hono";
-import { badOption } from "../../errors.ts";
+import { BasedXLError, badOption } from "../../errors.ts";
 import { thumbnailOf } from "../../image/thumbnail.ts";
 import type { RecalledSettings } from "../../metadata/recipe.ts";
 import { inspectImage } from "../../metadata.ts";
@@ -117,8 +117,9 @@ const noRows = { rows: null, unguidedRows: null };
 function modelOf(names: Parameters<Catalog["model"]>[0], catalog: Catalog): CatalogModel | null {
   try {
     return catalog.model(names);
-  } catch {
-    return null;
+  } catch (error) {
+    if (error instanceof BasedXLError) return null;
+    throw error;
   }
 }
 

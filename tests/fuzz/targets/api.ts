@@ -35,9 +35,10 @@ const app = createApp({
   },
   service: jobs,
   capabilities: fakeCapabilities(),
+  upscaling: null,
   catalog: {
     models: [],
-    plan: () => {
+    model: () => {
       throw badOption("The image is of no model here.");
     },
   } as never,
