@@ -34,6 +34,7 @@ const app = createApp({
     ...{ apiKeys: [{ name: "one", key: "secret" }], maxBody: 1 },
   },
   service: jobs,
+  upscaling: null,
   capabilities: fakeCapabilities(),
   upscaling: null,
   catalog: {
