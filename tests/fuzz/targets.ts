@@ -20,6 +20,7 @@ const loaders: Readonly<Record<string, () => Promise<Target>>> = {
   http: async () => (await import("./targets/http.ts")).httpTarget,
   requests: async () => (await import("./targets/http.ts")).requestTarget,
   api: async () => (await import("./targets/api.ts")).apiTarget,
+  queue: async () => (await import("./targets/queue.ts")).queueTarget,
   hub: async () => (await import("./targets/hub.ts")).hubTarget,
   transfers: async () => (await import("./targets/hub.ts")).transferTarget,
   rendezvous: async () => (await import("./targets/rendezvous.ts")).rendezvousTarget,

@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { Redis } from "ioredis";
 import { findRedis, RedisProcess } from "../../src/bench/support/redis-process.ts";
 import { killWorkers } from "../../src/bench/support/serve-process.ts";
+import { noticeChannel, workerKeyOf, workersKey } from "../../src/serve/remote/messages.ts";
 import { startStore } from "../support/object-store.ts";
 import { refusal } from "../support/refusal.ts";
 import { sampled, seedName } from "../support/seed.ts";
@@ -73,6 +74,20 @@ describe.skipIf(command === null)("with a Redis", () => {
     }
     expect(told[1]).toEqual(told[0]!);
     expect(files.slice(2)).toEqual(files.slice(0, 2));
+  });
+
+  test("messages of another version are no end of the server or its workers", async () => {
+    await using all = await startAll(1);
+    const other = new Redis(redis.url);
+    for (const text of ["{", "null", "7", '{"type":"cancel"}', '{"type":"workers","id":[]}']) {
+      await other.publish(noticeChannel, text);
+    }
+    await other.sadd(workersKey, "a", "b");
+    await other.mset(workerKeyOf("a"), '{"models":null,"places":"x"}', workerKeyOf("b"), "[");
+    const { id } = await all.server.submit(small);
+    expect(await all.server.ended(id)).toMatchObject({ state: "done", attempts: 1 });
+    await other.srem(workersKey, "a", "b");
+    await other.quit();
   });
 
   test("images travel through a store where server and worker share no folder", async () => {

@@ -5,6 +5,7 @@
 import { Redis } from "ioredis";
 import { BasedXLError, escaped } from "../../errors.ts";
 import type { ServeLog } from "../log.ts";
+import { announcementOf, noticeOf } from "./checked.ts";
 import {
   type Announcement,
   type Notice,
@@ -64,7 +65,10 @@ export class QueueConnection implements AsyncDisposable {
   }
 
   async listen(take: (notice: Notice) => void): Promise<void> {
-    this.subscriber.on("message", (_, text) => take(JSON.parse(text) as Notice));
+    this.subscriber.on("message", (_, text) => {
+      const notice = noticeOf(text);
+      if (notice !== null) take(notice);
+    });
     await this.subscriber.subscribe(noticeChannel);
   }
 
@@ -88,7 +92,7 @@ export class QueueConnection implements AsyncDisposable {
     const texts = await this.redis.mget(ids.map(workerKeyOf));
     const gone = ids.filter((_, index) => texts[index] === null);
     if (gone.length > 0) await this.redis.srem(workersKey, gone);
-    return texts.flatMap((text) => (text === null ? [] : [JSON.parse(text) as Announcement]));
+    return texts.flatMap((text) => (text === null ? [] : (announcementOf(text) ?? [])));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

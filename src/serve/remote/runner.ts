@@ -17,6 +17,7 @@ import type { JobImage } from "../jobs/types.ts";
 import type { ServeLog } from "../log.ts";
 import type { Outputs } from "../outputs.ts";
 import type { ServeConfig } from "../settings.ts";
+import { outcomeOf, reportOf } from "./checked.ts";
 import type { QueueConnection } from "./connection.ts";
 import {
   type Announcement,
@@ -24,7 +25,6 @@ import {
   keyPrefix,
   type Outcome,
   queueNameOf,
-  type Report,
 } from "./messages.ts";
 import { ObjectStore } from "./object-store.ts";
 
@@ -131,10 +131,10 @@ export class RemoteRunner implements JobRunner {
       if (prev === "active") this.inTurn(jobId, ({ job }) => this.wait(job));
     });
     events.on("progress", ({ jobId, data }) => {
-      this.inTurn(jobId, ({ job }) => this.report(job, data as unknown as Report));
+      this.inTurn(jobId, ({ job }) => this.report(job, data));
     });
     events.on("completed", ({ jobId, returnvalue }) => {
-      this.inTurn(jobId, ({ job }) => this.take(job, returnvalue as unknown as Outcome));
+      this.inTurn(jobId, ({ job }) => this.take(job, returnvalue));
     });
     events.on("failed", ({ jobId }) => this.inTurn(jobId, ({ job }) => this.fail(job)));
     return { queue, events };
@@ -201,14 +201,16 @@ export class RemoteRunner implements JobRunner {
     if (state === "running") this.options.reports.returned(job, attempts);
   }
 
-  private async report(job: LiveJob, report: Report): Promise<void> {
+  private async report(job: LiveJob, data: unknown): Promise<void> {
+    const report = reportOf(data);
+    if (report === null) throw new Error("A worker's report is none of this version.");
     this.begin(job);
     if (report.type === "progress") job.follow(report);
     if (report.type === "image") await this.receive(job, report.image);
     else if (report.type !== "preview") this.options.reports.told(job, report);
     else {
-      const data = Uint8Array.fromBase64(report.data);
-      this.options.reports.told(job, { ...report, data });
+      const bytes = Uint8Array.fromBase64(report.data);
+      this.options.reports.told(job, { ...report, data: bytes });
     }
   }
 
@@ -234,8 +236,9 @@ export class RemoteRunner implements JobRunner {
     reports.written(job, image);
   }
 
-  private async take(job: LiveJob, outcome: Outcome): Promise<void> {
+  private async take(job: LiveJob, data: unknown): Promise<void> {
     const { reports } = this.options;
+    const outcome = outcomeOf(data) ?? unknownOutcome;
     this.begin(job);
     let error = outcome.error ?? undefined;
     try {
@@ -331,6 +334,12 @@ const fileMs = 100;
 function placesOf(workers: readonly Announcement[]): number {
   return workers.reduce((sum, { places }) => sum + places, 0);
 }
+
+/** What a worker of another version says of a job that it ended. */
+const unknownOutcome: Outcome = {
+  ...{ state: "failed", images: [], warnings: [] },
+  error: { code: "internal", message: "What its worker says of the job is none of this version." },
+};
 
 const isTrue = () => true;
 const isFalse = () => false;
