@@ -4,7 +4,7 @@
  */
 import { statSync } from "node:fs";
 import { homedir } from "node:os";
-import { isAbsolute, join, resolve } from "node:path";
+import { basename, isAbsolute, join, resolve } from "node:path";
 import { BasedXLError, escaped } from "./errors.ts";
 
 /** The absolute form of `path`. Throws "io" for a relative one where the current folder is gone. */
@@ -22,6 +22,16 @@ export function absolutePath(path: string): string {
 /** `~` and `~/x` below the home folder: shells leave them alone after `=` and in quotes. */
 export function expandHome(path: string): string {
   return path === "~" || path.startsWith("~/") ? join(homedir(), path.slice(1)) : path;
+}
+
+/** Whether there is a folder, or a link to one, at `path`. */
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** What a file or folder of weights is called: its name without the ending. */
+export function weightsName(path: string): string {
+  return basename(path).replace(/\.(safetensors|sft)$/i, "");
 }
 
 // --- internal ---

@@ -2,12 +2,13 @@
  * `basedxl upscale IMAGE...`: images enlarged by a network, into files. What it does to pixels is
  * the public API's (`Pipeline.upscale`), in a session of the bundled model, which is the smallest.
  */
-import { existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, realpathSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { defineCommand } from "citty";
 import { BasedXLError, badOption } from "../errors.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
 import { textsOfEnlarged } from "../metadata.ts";
+import { isFolder } from "../paths.ts";
 import { Pipeline, type UpscaledImage } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { defaultOf } from "../settings/setting.ts";
@@ -131,16 +132,16 @@ async function write(
 
 /** Where each image goes; refused before the first one is enlarged. */
 function outPaths({ images, out }: Options, factor: number): string[] {
-  const isFolder = out !== undefined && (/[/\\]$/.test(out) || isFolderAt(out));
-  if (images.length > 1 && out !== undefined && !isFolder) {
+  const isInFolder = out !== undefined && (/[/\\]$/.test(out) || isFolder(out));
+  if (images.length > 1 && out !== undefined && !isInFolder) {
     throw badOption(`--out must be a folder for ${images.length} images, as in ${out}/.`);
   }
-  if (isFolder) mkdirSync(out, { recursive: true });
+  if (isInFolder) mkdirSync(out, { recursive: true });
   const paths = images.map((image) => {
-    if (out !== undefined && !isFolder) return out;
+    if (out !== undefined && !isInFolder) return out;
     const ending = /\.(png|jpe?g|webp|avif)$/i.test(image) ? extname(image) : ".png";
     const name = `${basename(image, extname(image))}-${factor}x${ending}`;
-    return join(isFolder ? out : dirname(image), name);
+    return join(isInFolder ? out : dirname(image), name);
   });
   for (const [i, path] of paths.entries()) {
     imageFormatOf(path);
@@ -152,10 +153,6 @@ function outPaths({ images, out }: Options, factor: number): string[] {
     checkWritable(path);
   }
   return paths;
-}
-
-function isFolderAt(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 function isSameFile(a: string, b: string): boolean {

@@ -8,8 +8,9 @@
  * - `single-file/networks.ts` and `weight-names.ts` map diffusers' keys to the file's.
  * - `single-file/prediction.ts` reads the marks of what the model predicts.
  */
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { weightsName } from "../paths.ts";
 import { clipTokenizers } from "../prompt/clip-vocabulary.ts";
 import { assembleModel } from "./assemble.ts";
 import { parseVaeConfig, type SchedulerConfig } from "./config.ts";
@@ -65,7 +66,7 @@ export async function openSingleFile(
   checkTogether(places, { ...configs, ...tokenizers });
   return assembleModel({
     path,
-    name: basename(path).replace(/\.safetensors$/i, ""),
+    name: weightsName(path),
     ...configs,
     ...tokenizers,
     scheduler: schedulerOf(header, folder),

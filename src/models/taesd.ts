@@ -3,9 +3,10 @@
  * (`decoder.layers.N`), or the author's decoder file, whose N is one more, also with the prefixes
  * of programs that keep it in checkpoints. Levels and widths follow from the shapes.
  */
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { badWeights } from "../errors.ts";
+import { isFolder } from "../paths.ts";
 import { ConfigReader } from "./config-reader.ts";
 import { readJsonFile } from "./json.ts";
 import type { ComponentWeights, Model, Taesd, TaesdConfig, WeightSource } from "./model.ts";
@@ -22,7 +23,7 @@ export async function openTaesd(
   path: string,
   model: Pick<Model, "vae" | "vaeFactor">,
 ): Promise<Taesd> {
-  const file = statSync(path).isDirectory() ? await fileIn(path) : path;
+  const file = isFolder(path) ? await fileIn(path) : path;
   const header = readSafetensorsHeader(file);
   const layers = layersOf(header);
   await checkConfig(file);

@@ -2,9 +2,10 @@
  * Another VAE than the model's own (`--vae`): a folder in diffusers' layout, a whole model's
  * folder, or a safetensors file with the keys of diffusers or of LDM, also inside a checkpoint.
  */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { BasedXLError, badWeights, escaped } from "../errors.ts";
+import { isFolder } from "../paths.ts";
 import { parseVaeConfig, type VaeConfig } from "./config.ts";
 import { readJsonFile } from "./json.ts";
 import type { ComponentWeights, Model } from "./model.ts";
@@ -29,7 +30,7 @@ export interface VaeChoice {
  * the model.
  */
 export async function openVae(path: string, own: VaeConfig): Promise<VaeChoice> {
-  const choice = statSync(path).isDirectory() ? await openFolder(path) : await openFile(path, own);
+  const choice = isFolder(path) ? await openFolder(path) : await openFile(path, own);
   checkFits(path, choice.config, own);
   return choice;
 }

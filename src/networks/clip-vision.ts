@@ -3,7 +3,6 @@
  * (CLIPVisionModelWithProjection), one file with its keys, or one with those of OpenCLIP. Sizes
  * follow from config.json, or from the shapes and the two encoders that are in use.
  */
-import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import * as v from "valibot";
 import { type BasedXLError, badWeights } from "../errors.ts";
@@ -16,11 +15,12 @@ import { classifyHeader, describeFile } from "../models/single-file/classify.ts"
 import { Shapes } from "../models/single-file/shapes.ts";
 import { weightNames } from "../models/single-file/weight-names.ts";
 import { findWeightFiles } from "../models/weight-files.ts";
+import { isFolder, weightsName } from "../paths.ts";
 import type { ClipVisionConfig, ClipVisionNetwork } from "./network.ts";
 
 /** Rejects with "bad-model" or "bad-weights" for what is none. */
 export async function openClipVision(path: string): Promise<ClipVisionNetwork> {
-  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return ofFile(path);
+  if (!isFolder(path)) return ofFile(path);
   const configPath = join(path, "config.json");
   const config = parseClipVisionConfig(configPath, await readJsonFile(configPath));
   const weights = { files: await findWeightFiles(path, "model"), names: null };
@@ -64,7 +64,7 @@ function networkOf(
   config: ClipVisionConfig,
   weights: ComponentWeights,
 ): ClipVisionNetwork {
-  return { kind: "clip_vision", path, name: basename(path), config, weights };
+  return { kind: "clip_vision", path, name: weightsName(path), config, weights };
 }
 
 function ofFile(path: string): ClipVisionNetwork {

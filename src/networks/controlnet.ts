@@ -2,7 +2,7 @@
  * ControlNets: folders in diffusers' layout by their config.json, single files with diffusers' keys
  * or the original ones by keys and shapes. What shapes do not say is as in the model.
  */
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { badWeights, escaped } from "../errors.ts";
 import { parseUnetConfig, type UnetConfig } from "../models/config.ts";
 import { ConfigReader, listOf, positiveInteger, text } from "../models/config-reader.ts";
@@ -13,6 +13,7 @@ import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safeten
 import { Shapes } from "../models/single-file/shapes.ts";
 import { type UnetShape, unetShapeOf } from "../models/single-file/unet-shape.ts";
 import { findWeightFiles } from "../models/weight-files.ts";
+import { weightsName } from "../paths.ts";
 import { controlNetModuleNames } from "./controlnet-names.ts";
 import type { ControlNetConfig, ControlNetNetwork, Fitting } from "./network.ts";
 
@@ -27,7 +28,7 @@ export async function openControlNetFolder(
   const config = withTimeIds(configOf(new ConfigReader(path, json), json as object), model);
   checkFits(folder, config, model);
   const names = config.controlTypeCount > 0 ? unionNames(files.map(readSafetensorsHeader)) : null;
-  const name = basename(folder);
+  const name = weightsName(folder);
   return { kind: "controlnet", path: folder, name, config, weights: { files, names } };
 }
 
@@ -40,7 +41,7 @@ export function openControlNetFile(header: SafetensorsHeader, model: Fitting): C
   const original = ["control_model.", ""].find((prefix) =>
     header.tensors.has(`${prefix}input_hint_block.0.weight`),
   );
-  const name = basename(path).replace(/\.safetensors$/, "");
+  const name = weightsName(path);
   const shapes = new Shapes(header.tensors, original ?? "");
   const config = withTimeIds(configOfShapes(path, shapes, original !== undefined, model), model);
   checkFits(path, config, model);

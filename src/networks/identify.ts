@@ -2,12 +2,12 @@
  * What a file or folder beside a model is: its kind, by keys and shapes or by the config of a
  * folder, and all that the library needs of it.
  */
-import { statSync } from "node:fs";
 import { join } from "node:path";
 import { badWeights } from "../errors.ts";
 import { readJsonFile } from "../models/json.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
+import { isFolder } from "../paths.ts";
 import { openControlNetFile, openControlNetFolder } from "./controlnet.ts";
 import type { ControlNetwork, Fitting } from "./network.ts";
 import { openT2iAdapterFile, openT2iAdapterFolder } from "./t2i-adapter.ts";
@@ -17,7 +17,7 @@ import { openT2iAdapterFile, openT2iAdapterFolder } from "./t2i-adapter.ts";
  * "bad-weights" for what is none or is for another model.
  */
 export async function openControl(path: string, model: Fitting): Promise<ControlNetwork> {
-  if (statSync(path).isDirectory()) {
+  if (isFolder(path)) {
     const isAdapter = (await classOf(path)) === "T2IAdapter";
     return await (isAdapter ? openT2iAdapterFolder : openControlNetFolder)(path, model);
   }

@@ -4,12 +4,12 @@
  * makes of them. The library reads diffusers' names, with cross-attentions numbered as the UNet
  * runs them.
  */
-import { basename } from "node:path";
 import { badWeights, escaped } from "../errors.ts";
 import type { Model, WeightSource } from "../models/model.ts";
 import { unetModuleNames } from "../models/names.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
+import { weightsName } from "../paths.ts";
 import type { IpAdapterConfig, IpAdapterNetwork } from "./network.ts";
 
 /** Throws "bad-weights" with one sentence for a file that is none, or none of this model. */
@@ -27,7 +27,7 @@ export function openIpAdapter(path: string, { unet }: Pick<Model, "unet">): IpAd
     if (shape[0] === channels) continue;
     fail(header, `is made for a UNet of other widths: ${escaped(key, 120)} has ${shape.join("x")}`);
   }
-  const name = basename(path).replace(/\.safetensors$/, "");
+  const name = weightsName(path);
   const config = configOf(header, projection);
   return { kind: "ip_adapter", path, name, config, weights: { files: [path], names } };
 }

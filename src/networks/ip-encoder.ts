@@ -2,9 +2,10 @@
  * The image encoder of an IP-Adapter: the one that is named, or one that lies beside the adapter as
  * the hub and ComfyUI lay them out. The width of what the adapter reads decides which one it is.
  */
-import { readdirSync, statSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { isFolder } from "../paths.ts";
 import { openClipVision } from "./clip-vision.ts";
 import type { ClipVisionNetwork, IpAdapterNetwork } from "./network.ts";
 
@@ -72,10 +73,6 @@ function candidatesOf(adapterPath: string): string[] {
   ]);
   const files = filesIn(join(dirname(own), "clip_vision"));
   return [...folders.filter((path) => isFolder(path)), ...files];
-}
-
-function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 function filesIn(folder: string): string[] {

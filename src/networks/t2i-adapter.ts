@@ -2,7 +2,7 @@
  * T2I-Adapters for SDXL (full_adapter_xl): folders in diffusers' layout, and single files with
  * diffusers' keys, or those of the first repository, which count the layers of all blocks.
  */
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { badWeights, escaped } from "../errors.ts";
 import { ConfigReader } from "../models/config-reader.ts";
 import { readJsonFile } from "../models/json.ts";
@@ -10,6 +10,7 @@ import type { WeightNames, WeightSource } from "../models/model.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
 import { Shapes } from "../models/single-file/shapes.ts";
 import { findWeightFiles } from "../models/weight-files.ts";
+import { weightsName } from "../paths.ts";
 import type { Fitting, T2iAdapterConfig, T2iAdapterNetwork } from "./network.ts";
 
 export async function openT2iAdapterFolder(
@@ -24,7 +25,7 @@ export async function openT2iAdapterFolder(
   reader.refuseUnless("adapter_type", ["full_adapter_xl"]);
   const [file] = await findWeightFiles(folder, "diffusion_pytorch_model");
   const opened = openT2iAdapterFile(readSafetensorsHeader(file!), model);
-  return { ...opened, path: folder, name: basename(folder) };
+  return { ...opened, path: folder, name: weightsName(folder) };
 }
 
 /** Opens a single file, whose header is `header`. */
@@ -35,7 +36,7 @@ export function openT2iAdapterFile(header: SafetensorsHeader, model: Fitting): T
   const names = namesOf(header, prefix);
   const config = configOf(header, names, model);
   checkFits(path, config, model);
-  const name = basename(path).replace(/\.safetensors$/, "");
+  const name = weightsName(path);
   return { kind: "t2i_adapter", path, name, config, weights: { files: [path], names } };
 }
 

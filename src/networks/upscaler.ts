@@ -3,11 +3,11 @@
  * Keys are Real-ESRGAN's, those of the first ESRGAN, or either below `params` or `params_ema`, as
  * training programs write them.
  */
-import { basename } from "node:path";
 import { badWeights } from "../errors.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
 import { Shapes } from "../models/single-file/shapes.ts";
+import { weightsName } from "../paths.ts";
 import type { UpscalerConfig, UpscalerNetwork } from "./network.ts";
 
 /** Opens the file at the absolute `path`. Throws "bad-weights" for what is no such upscaler. */
@@ -28,7 +28,7 @@ Real-ESRGAN and its compact one`,
   return {
     kind: "upscaler",
     path,
-    name: basename(path).replace(/\.(safetensors|sft)$/i, ""),
+    name: weightsName(path),
     config,
     scale: scaleOf(config),
     weights: {
