@@ -59,19 +59,19 @@ export class TwoSessions implements JobSession {
 
   private sessionOf(which: 0 | 1): JobSession {
     return {
-      image: (request, hooks) => this.run(which, request, hooks),
-      upscale: async (request, hooks = {}) =>
-        await (await this.opening(which, hooks)).upscale(request, hooks),
+      image: (request, hooks) => this.run(which, hooks, (session) => session.image(request, hooks)),
+      upscale: (request, hooks) =>
+        this.run(which, hooks, (session) => session.upscale(request, hooks)),
       close: () => this.closing(which),
     };
   }
 
-  private async run(
+  private async run<T>(
     which: 0 | 1,
-    request: ImageRequest,
     hooks: ImageHooks = {},
-  ): Promise<ImageResult> {
-    const run = async () => await (await this.opening(which, hooks)).image(request, hooks);
+    work: (session: JobSession) => Promise<T>,
+  ): Promise<T> {
+    const run = async () => await work(await this.opening(which, hooks));
     try {
       return await run();
     } catch (error) {
