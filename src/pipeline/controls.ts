@@ -129,10 +129,14 @@ export async function controlUses(
   controls: readonly PlannedControl[],
   size: Size,
 ): Promise<ControlUse[]> {
+  const hintOf = onceForEach((image: RawImage) =>
+    onceForEach(async (preprocess: ControlPreprocess) =>
+      makeHint(await resized(image, size, "cover"), preprocess),
+    ),
+  );
   return await Promise.all(
     controls.map(async ({ network, image, preprocess, ...use }) => {
-      const fitted = await resized(image, size, "cover");
-      const { pixels } = await makeHint(fitted, preprocess);
+      const { pixels } = await hintOf(image)(preprocess);
       const isBgr = network.kind === "controlnet" && network.config.isBgr;
       return { ...useOf({ network, ...use }), image: isBgr ? swapped(pixels) : pixels };
     }),
