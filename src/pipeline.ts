@@ -16,30 +16,28 @@
  * library), `events.ts`; with a refiner `refine.ts` (both requests), `refined-job.ts` and
  * `two-sessions.ts`.
  */
-import { adaptersOf } from "./adapters/plan.ts";
 import { BasedXLError, cancelled } from "./errors.ts";
 import type { ImageSource } from "./image/read.ts";
 import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
 import type { UpscalerNetwork } from "./networks/network.ts";
-import { controlShapes } from "./pipeline/controls.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
-import { finalSize } from "./pipeline/hires.ts";
-import { ipAdapterShapes } from "./pipeline/ip-adapters.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
+import { type OpenOptions, openOptionsOf } from "./pipeline/open-options.ts";
 import {
   type PrepareDependencies,
   type PreparedPipeline,
   type PrepareOptions,
   preparePipeline,
 } from "./pipeline/prepare.ts";
+import type { Progress } from "./pipeline/progress.ts";
 import { JobQueue } from "./pipeline/queue.ts";
 import { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts";
 import { planImages } from "./pipeline/refine.ts";
 import { type RefinedSessions, runRefinedJob } from "./pipeline/refined-job.ts";
 import type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
-import { type OpenOptions, openSession, type Progress } from "./pipeline/session.ts";
+import { openSession } from "./pipeline/session.ts";
 import { TwoSessions } from "./pipeline/two-sessions.ts";
 
 import {
@@ -55,6 +53,14 @@ export { dtypeOf } from "./devices.ts";
 export { type EmbeddingReport, embeddingLines, reportEmbeddings } from "./embeddings/report.ts";
 export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type { ImageSource, RawImage } from "./image/read.ts";
+export type { Rates } from "./pipeline/device-rates.ts";
+export {
+  type Estimate,
+  estimate,
+  type MemoryEstimate,
+  type PartEstimate,
+  type PassEstimate,
+} from "./pipeline/estimate.ts";
 export type {
   GeneratedImage,
   ImageEvent,
@@ -74,9 +80,9 @@ export {
   preparePipeline,
   withRefiner,
 } from "./pipeline/prepare.ts";
+export type { Progress } from "./pipeline/progress.ts";
 export { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts";
 export type { GenerateRequest, ImageRange, PlannedRequest } from "./pipeline/request.ts";
-export type { Progress } from "./pipeline/session.ts";
 export { medianMs, type StageTimings } from "./pipeline/timings.ts";
 export type { UpscaledImage, UpscaleOptions } from "./pipeline/upscale.ts";
 export type { EmbeddingChoice } from "./settings/embedding.ts";
@@ -307,30 +313,6 @@ const defaultDependencies: PipelineDependencies = { openSession, probeDevice };
 
 function isRefined(plan: PlannedRequest): plan is PlannedRequest & { refined: PlannedRequest } {
   return plan.refined !== null;
-}
-
-/** What is known of a model's first job before its weights load. */
-function openOptionsOf({
-  model,
-  rankCount,
-  threadCount,
-  devices: { gpu, dtype },
-  plan,
-}: PreparedPipeline): OpenOptions {
-  const { settings, input, controls, ipAdapters, batches } = plan;
-  const { width, height, splitBatch, vaeTiling } = settings;
-  const [first] = batches;
-  return {
-    ...{ model, rankCount, threadCount, gpu, dtype, width, height, splitBatch, vaeTiling },
-    hasImage: input !== null,
-    hasMask: input !== null && input.mask !== null,
-    second: plan.hires && { ...finalSize(plan), hasImage: plan.hires.plan.input !== null },
-    guidance: first?.guidance ?? false,
-    promptCount: first?.images[0]?.tokens.weights.length ?? 1,
-    adapters: adaptersOf(first?.images[0]?.loras ?? []),
-    uses: { controls: controlShapes(controls), ipAdapters: ipAdapterShapes(ipAdapters) },
-    imageCount: Math.max(...batches.map(({ images }) => images.length)),
-  };
 }
 
 function closedError(): BasedXLError {

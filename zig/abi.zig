@@ -35,6 +35,7 @@ const VerifyState = verifications.VerifyState;
 const abi_version = types.abi_version;
 const Status = types.Status;
 const text_bytes_max = types.text_bytes_max;
+const CpuRates = types.CpuRates;
 const DeviceInfo = types.DeviceInfo;
 const Bytes = types.Bytes;
 const SessionOptions = types.SessionOptions;
@@ -64,6 +65,25 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     putText(&info.gpu_name, if (gpus.count > 0) gpus.name(0) else "");
     var kernels: [types.text_bytes_max]u8 = undefined;
     putText(&info.cuda_kernels, cuda_kernels.describe(&kernels));
+    return .ok;
+}
+
+/// Measures the rates of `thread_count` threads, 0 for one per core; takes some 30 ms.
+pub export fn bxl_cpu_rates(
+    compute: backend.Compute,
+    thread_count: u32,
+    out: *CpuRates,
+) callconv(.c) Status {
+    if (out.size != @sizeOf(CpuRates)) return refuse("CPU rates of another version", .{});
+    if (thread_count > 4096) return refuse("a thread count outside 0 to 4096", .{});
+    const count = if (thread_count == 0) cores.count(io) else thread_count;
+    const rates = backend.cpus.rates.measure(gpa, io, compute, count) catch |err| switch (err) {
+        error.UnsupportedInstructionSet => return refuse("rates of {t}", .{compute}),
+        error.OutOfMemory => return .no_memory,
+        else => return .no_threads,
+    };
+    out.flops_per_second = rates.flops_per_second;
+    out.bytes_per_second = rates.bytes_per_second;
     return .ok;
 }
 
@@ -377,11 +397,7 @@ fn sessionOptionsOf(
         },
     });
     const library = try copyPath(allocator, options.cuda_library);
-    const first_adapters = try copyAdapters(allocator, options.adapters);
-    var first = firstOf(options);
-    first.networks = try copyNetworks(allocator, options.networks);
-    first.controls = try copyControls(allocator, options.controls);
-    first.ip_adapters = try copyIpAdapters(allocator, options.ip_adapters);
+    const first = try firstOf(options, allocator);
     return .{
         .rank_count = options.rank_count,
         .devices = .{
@@ -408,14 +424,31 @@ fn sessionOptionsOf(
         // Last, after every allocation above.
         .files_arena = arena.*,
         .first = first,
-        .second = secondOf(options, first),
-        .first_adapters = first_adapters,
         .tile_latent = options.model_tile_latent,
     };
 }
 
-/// The image that will be asked for first.
-fn firstOf(options: *const SessionOptions) sessions.First {
+fn firstOf(options: *const SessionOptions, arena: Allocator) Allocator.Error!sessions.First {
+    var image = imageOf(options);
+    image.networks = try copyNetworks(arena, options.networks);
+    image.controls = try copyControls(arena, options.controls);
+    image.ip_adapters = try copyIpAdapters(arena, options.ip_adapters);
+    return .{
+        .image = image,
+        .second = secondOf(options, image),
+        .upscale = if (options.upscaler.len == 0) null else .{
+            .networks = try copyNetworks(arena, options.upscaler),
+            .size = .{
+                .rows = options.upscale_rows,
+                .width = options.upscale_width,
+                .tile = options.upscale_tile,
+            },
+        },
+        .adapters = try copyAdapters(arena, options.adapters),
+    };
+}
+
+fn imageOf(options: *const SessionOptions) sessions.FirstImage {
     return .{
         .latent_rows = options.latent_rows,
         .latent_width = options.latent_width,
@@ -425,6 +458,7 @@ fn firstOf(options: *const SessionOptions) sessions.First {
         .vae_tile_latent = options.vae_tile_latent,
         .has_image = options.has_image != 0,
         .has_mask = options.has_mask != 0,
+        .skips_decode = options.skips_decode != 0,
         // TAESD is given for previews alone.
         .preview_steps = @intFromBool(options.config.taesd.is_present != 0),
         .token_count = options.config.text.tokenCount(),
@@ -432,12 +466,13 @@ fn firstOf(options: *const SessionOptions) sessions.First {
 }
 
 /// Its second pass, of one image at a time.
-fn secondOf(options: *const SessionOptions, first: sessions.First) ?sessions.First {
+fn secondOf(options: *const SessionOptions, image: sessions.FirstImage) ?sessions.FirstImage {
     if (options.second_latent_rows == 0) return null;
-    var second = first;
+    var second = image;
     second.latent_rows = options.second_latent_rows;
     second.latent_width = options.second_latent_width;
     second.image_count = 1;
+    second.skips_decode = false;
     second.has_image = options.second_has_image != 0;
     return second;
 }

@@ -28,6 +28,7 @@ const Network = @import("model.zig").Network;
 const device_weights = @import("backend/cuda/weights.zig");
 const options_file = @import("devices/options.zig");
 const RankDevice = @import("devices/rank_device.zig").RankDevice;
+const Resident = @import("weights.zig").Resident;
 const shortages = @import("devices/shortage.zig");
 const transports = @import("transport.zig");
 
@@ -195,11 +196,17 @@ pub const Devices = struct {
 
     /// Bytes of a network beside the model, on each device.
     pub fn networkBytes(devices: *const Devices, network: *const Network) u64 {
+        return devices.residentBytes(&network.resident, false);
+    }
+
+    /// Bytes of one network's weights alone, on each device; `keeps_f8` as in `place`. Before
+    /// these are loaded.
+    pub fn residentBytes(devices: *const Devices, resident: *const Resident, keeps_f8: bool) u64 {
         if (devices.options.kind == .cuda) {
             const activation = devices.options.activation_dtype;
-            return device_weights.place(network.weights, activation, false).block_bytes;
+            const list = resident.weights.items;
+            return device_weights.place(list, activation, keeps_f8).block_bytes;
         }
-        const resident = &network.resident;
         return resident.checkpoint.mappedBytes() + resident.copiedBytes();
     }
 

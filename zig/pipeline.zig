@@ -35,6 +35,7 @@ pub const DeepPlan = jobs.DeepPlan;
 pub const StepReuse = jobs.StepReuse;
 pub const Upscale = jobs.Upscale;
 pub const upscale_overlap = upscaling.overlap;
+pub const upscaleTileCount = upscaling.tileCount;
 pub const Emphasis = @import("pipeline/emphasis.zig").Emphasis;
 pub const NoiseSource = @import("pipeline/noise.zig").NoiseSource;
 const results = @import("pipeline/result.zig");

@@ -3,6 +3,7 @@
 //! session usable, except where `State.lost` says otherwise.
 //!
 //! Read in this order:
+//!   session/first.zig         what will be asked for first
 //!   session/plan.zig          layout, slots and scratch of an image's shape; the cache of plans
 //!   session/memory_advice.zig what makes an image fit that does not
 //!   session/networks.zig      networks beside the model: opened, loaded and kept
@@ -22,15 +23,16 @@ const RankRange = @import("patch/layout.zig").RankRange;
 const models = @import("model.zig");
 const Model = models.Model;
 const pipeline = @import("pipeline.zig");
-const Adapter = @import("weights.zig").adapters.Adapter;
 const Job = pipeline.Job;
 const Advisor = @import("session/memory_advice.zig").Advisor;
+const firsts = @import("session/first.zig");
+pub const First = firsts.First;
+pub const FirstImage = firsts.FirstImage;
 const network_files = @import("session/networks.zig");
 const Network = network_files.Network;
 const Networks = network_files.Networks;
 const plans = @import("session/plan.zig");
 const Plan = plans.Plan;
-pub const First = plans.First;
 const RankThreads = @import("session/rank_threads.zig").RankThreads;
 const weight_notes = @import("session/weight_notes.zig");
 
@@ -63,12 +65,8 @@ pub const Options = struct {
     files: models.Files,
     /// Holds the paths of `files` and of `devices`; the session frees it.
     files_arena: std.heap.ArenaAllocator,
-    /// The image that will be asked for first: what cannot fit is refused before loading.
+    /// What cannot fit of it is refused before loading.
     first: First,
-    /// The second pass of that image.
-    second: ?First = null,
-    /// Those of that image.
-    first_adapters: []const Adapter = &.{},
     /// Rows and columns of the latent in a tile of the VAE; 0 where tiles are not to be had.
     tile_latent: u32 = 0,
 };
@@ -294,7 +292,7 @@ pub const Session = struct {
         errdefer session.model.close();
         if (o.devices.compute_dtype == .int8) session.model.useInt8();
         session.copy_bytes.store(session.model.weightBytes().copied, .release);
-        var first = try o.first.job(session.gpa);
+        var first = (try o.first.job(.image, session.gpa)).?;
         defer first.deinit();
         const networks = try session.openNetworks(&first, null);
         const plan = try session.plans.get(&session.planner(networks), &first);
@@ -316,11 +314,11 @@ pub const Session = struct {
             session.devices.adaptedWeights(&session.model, &session.cancelled, progress);
     }
 
-    /// Refuses what does not fit of the image that will be asked for first, in both passes.
+    /// Refuses what does not fit of what will be asked for first, each pass by itself: what the
+    /// others have loaded is freed for it.
     fn checkFirst(session: *Session, activation: ?DType) Error!void {
-        for ([_]?First{ session.options.first, session.options.second }) |maybe| {
-            const pass = maybe orelse continue;
-            var job = try pass.job(session.gpa);
+        for (std.enums.values(firsts.Pass)) |pass| {
+            var job = try session.options.first.job(pass, session.gpa) orelse continue;
             defer job.deinit();
             const networks = try session.openNetworks(&job, null);
             const planning = session.planner(networks);
@@ -340,7 +338,7 @@ pub const Session = struct {
         networks: []const *Network,
     ) Error!devices.Needs {
         const own = session.devices.placeWeights(&session.model);
-        const adapters = session.options.first_adapters;
+        const adapters = session.options.first.adapters;
         const merged =
             try devices.mergedBytes(session.gpa, &session.model, adapters, activation);
         const beside = Networks.missingBytes(networks, &session.devices);

@@ -58,6 +58,10 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./eight-bit.ts")).run(args),
   },
+  estimate: {
+    about: "estimated times of requests on the CPU beside those of real runs",
+    run: async (args) => (await import("./estimate.ts")).run(args),
+  },
   gpu: {
     about:
       "operations, models, patches on a GPU against ceilings and PyTorch; --predict needs no GPU",

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { BasedXLError, badOption } from "../errors.ts";
 import type { Model } from "../models/model.ts";
-import type { Operation, PlannedOperation, RankPlan } from "../native/testing.ts";
+import type { Operation, PlannedOperation, RankPlan } from "../native/plan.ts";
 import { repositoryRoot } from "../setup.ts";
 import { planFor, splitCrossAttention, withModel } from "./gpu-work.ts";
 import { Program } from "./programs.ts";
@@ -123,9 +123,9 @@ function questionsOf(
   for (const size of sizes) {
     for (const rankCount of rankCounts) {
       const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype: "f16" });
-      for (const { stage, operation } of plan.ranks.flatMap(separate)) {
+      for (const { place, operation } of plan.passes[0]!.ranks.flatMap(separate)) {
         if (!isWanted(operation)) continue;
-        const scale = stage === "decode" && operation.residual ? vaeScale : 1;
+        const scale = place.stage === "decode" && operation.residual ? vaeScale : 1;
         const question = { operation, scale };
         found.set(JSON.stringify(question), question);
       }

@@ -5,7 +5,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { PlannedOperation } from "../native/testing.ts";
+import type { PlannedOperation } from "../native/plan.ts";
 import { repositoryRoot } from "../setup.ts";
 import type { Kernels } from "./gpu-expected.ts";
 import { kindOf, splitCrossAttention } from "./gpu-work.ts";

@@ -3,7 +3,7 @@
  * waves of thread blocks on the multiprocessors. A range, since nothing of it was run: all
  * efficiencies at their best, as expected, and at their worst at once.
  */
-import type { Operation, PlannedOperation } from "../native/testing.ts";
+import type { Operation, PlannedOperation } from "../native/plan.ts";
 import {
   attentionRates,
   efficiencies,

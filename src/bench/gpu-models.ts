@@ -244,7 +244,7 @@ const warmSteps = 4;
 function plannedFor(model: Model, side: number, dtype: GpuDtype): number {
   const size = { width: side, height: side };
   const plan = planFor({ model, ...size, rankCount: 1, splitBatch: false, dtype });
-  return memoryOf(plan.weight_bytes, plan.ranks[0]!).total;
+  return memoryOf(plan.weight_bytes, plan.passes[0]!.ranks[0]!).total;
 }
 
 /** Memory in use beyond a plan (driver, other processes), measured with a tiny model. */

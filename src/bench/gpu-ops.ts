@@ -5,7 +5,7 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { Model } from "../models/model.ts";
-import type { Operation, PlannedOperation } from "../native/testing.ts";
+import type { Operation, PlannedOperation } from "../native/plan.ts";
 import { median } from "./cpu-ops.ts";
 import { busiest } from "./gpu-predict.ts";
 import type { GpuBench, GpuPeer } from "./gpu-programs.ts";
@@ -62,8 +62,8 @@ export function jobsOf(
     const size = { width: side, height: side };
     const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype, int8 });
     const stages = { denoise: "UNet", decode: "VAE", text: "text" } as const;
-    return busiest(plan.ranks).operations.flatMap((entry): OperationJob[] => {
-      const part = stages[entry.stage as keyof typeof stages];
+    return busiest(plan.passes[0]!.ranks).operations.flatMap((entry): OperationJob[] => {
+      const part = stages[entry.place.stage as keyof typeof stages];
       // The VAE is split into patches like the UNet: time its operations for one patch count only.
       if (part === undefined || (part !== "UNet" && i > 0)) return [];
       return isTimed(entry) ? [{ patches: rankCount, part, entry }] : [];

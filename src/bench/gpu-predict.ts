@@ -5,32 +5,14 @@
  */
 import type { TopLevelSpec } from "vega-lite";
 import type { Model } from "../models/model.ts";
-import type { PlannedOperation, RankPlan } from "../native/testing.ts";
+import type { PlannedOperation, RankPlan } from "../native/plan.ts";
+import { gpuCeilings } from "../pipeline/device-rates.ts";
 import { builtKernels } from "./gpu-changes.ts";
 import type { Range } from "./gpu-efficiencies.ts";
 import { type Expected, type Kernels, sumExpected, whole } from "./gpu-expected.ts";
 import { type ChangeRow, changesOf, expectedReport, rangeText } from "./gpu-predict-expected.ts";
-import {
-  type Ceilings,
-  type GpuDtype,
-  type KindSum,
-  kindOf,
-  planFor,
-  sumKinds,
-  total,
-} from "./gpu-work.ts";
+import { type GpuDtype, type KindSum, kindOf, planFor, sumKinds, total } from "./gpu-work.ts";
 import { renderTable, writeReport } from "./report.ts";
-
-/**
- * H200: the measured rates of a large GEMM and a copy. The others: the same shares of the data
- * sheet's dense 16-bit rate and bandwidth, 80 % and 90 %.
- */
-export const gpuCeilings = {
-  H200: { flopsPerSecond: 790e12, bytesPerSecond: 4.3e12 },
-  "H100 SXM": { flopsPerSecond: 790e12, bytesPerSecond: 0.9 * 3.35e12 },
-  "A100 80G": { flopsPerSecond: 0.8 * 312e12, bytesPerSecond: 0.9 * 2.04e12 },
-  "RTX 4090": { flopsPerSecond: 0.8 * 165e12, bytesPerSecond: 0.9 * 1.008e12 },
-} as const satisfies Record<string, Ceilings>;
 
 /** Latency between two kernels of a CUDA graph; assumed, not measured. */
 export const launchMs = 0.001;
@@ -127,7 +109,7 @@ export function predict(options: Omit<PredictOptions, "out"> & { int8?: boolean 
         dtype,
         int8,
       });
-      const rank = busiest(plan.ranks);
+      const rank = busiest(plan.passes[0]!.ranks);
       return [
         {
           side,
@@ -136,7 +118,7 @@ export function predict(options: Omit<PredictOptions, "out"> & { int8?: boolean 
           step: partOf(rank.operations, "denoise", kernels),
           decode: partOf(rank.operations, "decode", kernels),
           text: partOf(rank.operations, "text", kernels),
-          memory: memoryOf(plan.weight_bytes, largest(plan.ranks)),
+          memory: memoryOf(plan.weight_bytes, largest(plan.passes[0]!.ranks)),
           changes: changesOf({ entries: entriesOf(rank.operations, "denoise"), kernels }),
         },
       ];
@@ -172,13 +154,16 @@ function largest(ranks: readonly RankPlan[]): RankPlan {
   return ranks.reduce((most, rank) => (rank.scratch_bytes > most.scratch_bytes ? rank : most));
 }
 
-function entriesOf(operations: readonly PlannedOperation[], stage: PlannedOperation["stage"]) {
-  return operations.filter((entry) => entry.stage === stage);
+function entriesOf(
+  operations: readonly PlannedOperation[],
+  stage: PlannedOperation["place"]["stage"],
+) {
+  return operations.filter((entry) => entry.place.stage === stage);
 }
 
 function partOf(
   operations: readonly PlannedOperation[],
-  stage: PlannedOperation["stage"],
+  stage: PlannedOperation["place"]["stage"],
   kernels: Kernels,
 ): Part {
   const entries = entriesOf(operations, stage);

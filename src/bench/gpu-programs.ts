@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { BasedXLError } from "../errors.ts";
-import type { Operation } from "../native/testing.ts";
+import type { Operation } from "../native/plan.ts";
 import type { GpuDtype } from "./gpu-work.ts";
 import { Program } from "./programs.ts";
 

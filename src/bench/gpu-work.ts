@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { openModelFolder } from "../models/folder.ts";
 import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
-import { type Operation, type Plan, type PlannedOperation, planOf } from "../native/testing.ts";
+import { type Operation, type Plan, type PlannedOperation, planOf } from "../native/plan.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
 import { writeFullSizeHeaders } from "./full-size.ts";
 

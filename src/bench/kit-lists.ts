@@ -8,14 +8,14 @@ import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { abiVersion, sizeOfModelConfig, writeModelConfig } from "../native/abi.ts";
 import { scaledVae, type TokenPair } from "../native/handle.ts";
-import type { Operation } from "../native/testing.ts";
+import type { Operation } from "../native/plan.ts";
+import { gpuCeilings } from "../pipeline/device-rates.ts";
 import { type ImageRequest, openSession, stepsToBytes } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
 import type { Attention, CpuDtype } from "../settings/names.ts";
 import { limits } from "./gpu-bars.ts";
 import { requestFor, warmupsDefault } from "./gpu-models.ts";
 import { ceilingOperations, jobsOf, type OperationJob } from "./gpu-ops.ts";
-import { gpuCeilings } from "./gpu-predict.ts";
 import { floorMs, nameOf } from "./gpu-work.ts";
 import { goldenRun } from "./support/parity.ts";
 

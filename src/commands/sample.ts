@@ -21,6 +21,7 @@ import { collectLimited, TooLong } from "../limited-read.ts";
 import { type RecalledImage, recallImage, startHashing, textsOfImage } from "../metadata.ts";
 import {
   dtypeOf,
+  estimate,
   finalSize,
   type GenerateResult,
   medianMs,
@@ -49,6 +50,7 @@ import type { ShownProgress } from "../terminal/progress.ts";
 import { formatSeconds } from "../terminal/units.ts";
 import { describe, prepareOptionsOf, textsLeftOut, waitForHashes } from "./announce.ts";
 import { sampleCells } from "./cells.ts";
+import { planJson, planLines } from "./plan-text.ts";
 import { PreviewWriter } from "./previews.ts";
 import { ImageWriter } from "./sample-files.ts";
 import { gridOf } from "./sheet-files.ts";
@@ -126,6 +128,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
     ...{ first, processCount: group?.count },
   });
   output.progress.clear();
+  if (options.plan) return printPlan(alone, output, options);
   const size = finalSize(alone.plan);
   const writer = writes ? await ImageWriter.open(options, size) : null;
   const joined = group && (await join(group, alone, options, output, signal));
@@ -146,6 +149,13 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const name = describeProcess(group, group.index);
   log.info(`${name} has generated its share; process 0 writes the image.`);
   if (options.json) writeJson({ process: group.index, processes: group.count, images: [] });
+}
+
+function printPlan(prepared: PreparedPipeline, output: Output, options: SampleOptions): void {
+  describe(prepared, options, output);
+  const plan = estimate(prepared);
+  if (options.json) writeJson(planJson(plan));
+  else process.stdout.write(`${planLines(plan).join("\n")}\n`);
 }
 
 /** Waits for the other processes, which take a random seed from process 0. */

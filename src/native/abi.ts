@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 34;
+export const abiVersion = 35;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -472,6 +472,7 @@ export interface SessionOptions {
   vaeTileLatent: number | boolean;
   hasImage: number | boolean;
   hasMask: number | boolean;
+  skipsDecode: number | boolean;
   secondLatentRows: number | boolean;
   secondLatentWidth: number | boolean;
   secondHasImage: number | boolean;
@@ -494,12 +495,16 @@ export interface SessionOptions {
   networks: Bytes;
   controls: Bytes;
   ipAdapters: Bytes;
+  upscaler: Bytes;
+  upscaleRows: number | boolean;
+  upscaleWidth: number | boolean;
+  upscaleTile: number | boolean;
 }
 
-export const sizeOfSessionOptions = 1248;
+export const sizeOfSessionOptions = 1280;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1248, true);
+  v.setUint32(at + 0, 1280, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -521,11 +526,12 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 76, Number(s.vaeTileLatent), true);
   v.setUint32(at + 80, Number(s.hasImage), true);
   v.setUint32(at + 84, Number(s.hasMask), true);
-  v.setUint32(at + 88, Number(s.secondLatentRows), true);
-  v.setUint32(at + 92, Number(s.secondLatentWidth), true);
-  v.setUint32(at + 96, Number(s.secondHasImage), true);
-  v.setUint32(at + 100, Number(s.modelTileLatent), true);
-  v.setUint32(at + 104, Compute[s.computeDtype], true);
+  v.setUint32(at + 88, Number(s.skipsDecode), true);
+  v.setUint32(at + 92, Number(s.secondLatentRows), true);
+  v.setUint32(at + 96, Number(s.secondLatentWidth), true);
+  v.setUint32(at + 100, Number(s.secondHasImage), true);
+  v.setUint32(at + 104, Number(s.modelTileLatent), true);
+  v.setUint32(at + 108, Compute[s.computeDtype], true);
   writeBytes(v, at + 112, s.cudaLibrary);
   writeBytes(v, at + 128, s.ncclUniqueId);
   writeModelConfig(v, at + 144, s.config);
@@ -543,6 +549,10 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 1200, s.networks);
   writeBytes(v, at + 1216, s.controls);
   writeBytes(v, at + 1232, s.ipAdapters);
+  writeBytes(v, at + 1248, s.upscaler);
+  v.setUint32(at + 1264, Number(s.upscaleRows), true);
+  v.setUint32(at + 1268, Number(s.upscaleWidth), true);
+  v.setUint32(at + 1272, Number(s.upscaleTile), true);
 }
 
 export interface Tokens {
@@ -1168,6 +1178,22 @@ export function readDeviceInfo(v: DataView, at: number): DeviceInfo {
   };
 }
 
+export interface CpuRates {
+  reserved: number;
+  flopsPerSecond: bigint;
+  bytesPerSecond: bigint;
+}
+
+export const sizeOfCpuRates = 24;
+
+export function readCpuRates(v: DataView, at: number): CpuRates {
+  return {
+    reserved: v.getUint32(at + 4, true),
+    flopsPerSecond: v.getBigUint64(at + 8, true),
+    bytesPerSecond: v.getBigUint64(at + 16, true),
+  };
+}
+
 export interface Progress {
   state: keyof typeof State;
   status: keyof typeof Status;
@@ -1255,6 +1281,7 @@ export function readRankStats(v: DataView, at: number): RankStats {
 export const functions = {
   bxl_abi_version: { args: [], returns: "u32" },
   bxl_device_info: { args: ["ptr"], returns: "u32" },
+  bxl_cpu_rates: { args: ["u32", "u32", "ptr"], returns: "u32" },
   bxl_session_open: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_session_close: { args: ["ptr"], returns: "void" },
   bxl_session_free: { args: ["ptr"], returns: "void" },

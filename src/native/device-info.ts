@@ -3,7 +3,8 @@
  * detects them.
  */
 import { ptr } from "bun:ffi";
-import { readDeviceInfo, sizeOfDeviceInfo } from "./abi.ts";
+import type { CpuDtype } from "../settings/names.ts";
+import { Compute, readCpuRates, readDeviceInfo, sizeOfCpuRates, sizeOfDeviceInfo } from "./abi.ts";
 import { check, library, structBuffer } from "./library.ts";
 
 export interface DeviceInfo {
@@ -32,4 +33,12 @@ export function probeDevice(): DeviceInfo {
     hasBf16: info.hasBf16 !== 0,
     memoryAvailable: Number(info.memoryAvailable),
   };
+}
+
+/** What so many threads of the CPU reach, 0 for one per core; measured in some 30 ms. */
+export function cpuRates(dtype: CpuDtype, threadCount: number) {
+  const { bytes, view } = structBuffer(sizeOfCpuRates);
+  check(library().bxl_cpu_rates(Compute[dtype], threadCount, ptr(bytes)));
+  const { flopsPerSecond, bytesPerSecond } = readCpuRates(view, 0);
+  return { flopsPerSecond: Number(flopsPerSecond), bytesPerSecond: Number(bytesPerSecond) };
 }

@@ -79,8 +79,12 @@ export interface HandleOptions {
   /** Whether the first image starts from another, and whether with a mask. Default: neither. */
   hasImage?: boolean;
   hasMask?: boolean;
+  /** Whether its latents are all that is asked for. Default: no. */
+  skipsDecode?: boolean;
   /** Rows and columns of the latent in a second pass of that image. Default: none. */
   second?: { latentRows: number; latentWidth: number; hasImage: boolean } | null;
+  /** What enlarges that image, and the pixels of it and of a tile. Default: none. */
+  upscale?: (UpscalerStruct & { width: number; height: number; tileSize: number }) | null;
   /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
   /** Type of the CPU's matrix products; int8 of GPUs' linear layers, too. Default f32. */
@@ -97,6 +101,12 @@ export interface NetworkStructs {
   controls: Bytes;
   ipAdapters: Bytes;
   /** What they point to, which must live as long. */
+  keepAlive: unknown[];
+}
+
+/** An upscaler as a struct, and what it points to. */
+interface UpscalerStruct {
+  bytes: Uint8Array;
   keepAlive: unknown[];
 }
 
@@ -340,6 +350,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     modelTileLatent: sizes.modelTileLatent ?? 0,
     hasImage: Number(sizes.hasImage ?? false),
     hasMask: Number(sizes.hasMask ?? false),
+    skipsDecode: Number(sizes.skipsDecode ?? false),
     secondLatentRows: sizes.second?.latentRows ?? 0,
     secondLatentWidth: sizes.second?.latentWidth ?? 0,
     secondHasImage: Number(sizes.second?.hasImage ?? false),
@@ -360,8 +371,18 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     networks: beside?.networks ?? bytesOf(null),
     controls: beside?.controls ?? bytesOf(null),
     ipAdapters: beside?.ipAdapters ?? bytesOf(null),
+    upscaler: bytesOf(sizes.upscale?.bytes ?? null),
+    upscaleRows: sizes.upscale?.height ?? 0,
+    upscaleWidth: sizes.upscale?.width ?? 0,
+    upscaleTile: sizes.upscale?.tileSize ?? 0,
   };
-  const keepAlive = [libraryPath, uniqueId, networks.map((network) => network.keepAlive), beside];
+  const keepAlive = [
+    libraryPath,
+    uniqueId,
+    networks.map((network) => network.keepAlive),
+    beside,
+    sizes,
+  ];
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const result = use(ptr(bytes));

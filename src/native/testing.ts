@@ -4,13 +4,11 @@
  * PyTorch.
  */
 import { dlopen, ptr } from "bun:ffi";
-import * as v from "valibot";
 import { BasedXLError } from "../errors.ts";
 import type { CpuDtype } from "../settings/names.ts";
 import type { Emphasis } from "./abi.ts";
 import {
   type GpuOptions,
-  type HandleOptions,
   NativeHandle,
   type NativeModel,
   smallestOptions,
@@ -18,7 +16,6 @@ import {
   tokenBytes,
 } from "./handle.ts";
 import { bytesOf, emulatorPath, library } from "./library.ts";
-import { writePlan } from "./plan.ts";
 
 export interface NoisePredictionInput {
   /** (batch, channels, rows, width) */
@@ -190,84 +187,6 @@ export function randomNormal(seed: bigint, drawCount: number, length: number): F
   return out;
 }
 
-const count = v.pipe(v.number(), v.integer(), v.minValue(0));
-
-/** An operation of zig/backend/op_trace.zig; sizes are those of its input. */
-const operationSchema = v.object({
-  op: v.string(),
-  batch: count,
-  rows: count,
-  width: count,
-  /** Channels. */
-  in: count,
-  out: count,
-  kernel: count,
-  stride: count,
-  padding: count,
-  /** Factor of nearest-neighbour upsampling. */
-  scale: count,
-  /** Halo rows from other patches. */
-  halos: count,
-  /** Tokens that an attention reads, in all chunks. */
-  keys: count,
-  chunks: count,
-  heads: count,
-  groups: count,
-  causal: v.boolean(),
-  bias: v.boolean(),
-  residual: v.boolean(),
-  /** A product of integers, on GPUs. */
-  int8: v.boolean(),
-  activation: v.string(),
-});
-
-const entrySchema = v.object({
-  stage: v.picklist(["load", "text", "denoise", "decode", "encode", "adapt"]),
-  operation: operationSchema,
-  /** Cost of one operation; it occurs `count` times. */
-  cost: v.object({ flops: count, bytes: count, launches: count }),
-  count,
-});
-
-const rankSchema = v.object({
-  index: count,
-  /** Rows of the latent in the UNet. */
-  rows: count,
-  /** Size of the arena: the largest of `peaks`, the needs of the stages. */
-  scratch_bytes: count,
-  peaks: v.object({ text: count, denoise: count, decode: count }),
-  /** Part of the arena: receive buffers of the exchange. */
-  exchange_bytes: count,
-  workspace_bytes: count,
-  partial_bytes: count,
-  operations: v.array(entrySchema),
-});
-
-const planSchema = v.object({
-  weight_bytes: count,
-  /** Of these, in 8 bits. */
-  weight_f8_bytes: count,
-  /** Of these, of products in int8, on GPUs. */
-  weight_int8_bytes: count,
-  adapter_bytes: count,
-  /** Of networks beside the model, on each device. */
-  network_bytes: count,
-  ranks: v.array(rankSchema),
-});
-
-export type Operation = v.InferOutput<typeof operationSchema>;
-export type PlannedOperation = v.InferOutput<typeof entrySchema>;
-export type RankPlan = v.InferOutput<typeof rankSchema>;
-export type Plan = v.InferOutput<typeof planSchema>;
-
-/** The plan of a session. Throws `BasedXLError` for a wrong model or size. */
-export function planOf(options: HandleOptions): Plan {
-  const text = new Uint8Array(textBytesMax);
-  const length = writePlan(options, text);
-  if (length > text.length) throw new BasedXLError("internal", `A plan of ${length} bytes.`);
-  return v.parse(planSchema, JSON.parse(new TextDecoder().decode(text.subarray(0, length))));
-}
-
 /** Makes the emulator have so many GPUs, while no session uses it. */
 export function setEmulatedGpuCount(count: number): void {
   const { symbols } = dlopen(emulatorPath(), {
@@ -345,8 +264,3 @@ export function emulatedCallCount(call: EmulatedCall, gpu: number): number {
   });
   return symbols.bxl_emulator_call_count(emulatedCalls.indexOf(call), gpu);
 }
-
-// --- internal ---
-
-/** Sixteen ranks with some 200 kinds of operations of 400 bytes. */
-const textBytesMax = 4 << 20;

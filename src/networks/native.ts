@@ -65,14 +65,18 @@ export interface NetworkUses {
 
 export const noUses: NetworkUses = { controls: [], ipAdapters: [] };
 
+/** Each once, in the library's order. */
+export function networksOf({ controls, ipAdapters }: NetworkUses): Network[] {
+  const all = [
+    ...controls.map(({ network }) => network),
+    ...ipAdapters.flatMap(({ adapter, encoder }) => [adapter, encoder]),
+  ];
+  return [...new Set(all)];
+}
+
 export function networkStructs(uses: NetworkUses): NetworkStructs {
   const keepAlive: unknown[] = [uses];
-  const networks = [
-    ...new Set([
-      ...uses.controls.map(({ network }) => network),
-      ...uses.ipAdapters.flatMap(({ adapter, encoder }) => [adapter, encoder]),
-    ]),
-  ];
+  const networks = networksOf(uses);
   const list = networkList(networks, keepAlive);
   const controls = structs(uses.controls, sizeOfControlUse, (view, at, control) => {
     const { network, image, ...use } = control;

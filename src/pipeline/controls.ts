@@ -135,7 +135,7 @@ export async function controlUses(
     ),
   );
   return await Promise.all(
-    controls.map(async ({ network, image, preprocess, ...use }) => {
+    controls.filter(isUsed).map(async ({ network, image, preprocess, ...use }) => {
       const { pixels } = await hintOf(image)(preprocess);
       const isBgr = network.kind === "controlnet" && network.config.isBgr;
       return { ...useOf({ network, ...use }), image: isBgr ? swapped(pixels) : pixels };
@@ -145,10 +145,16 @@ export async function controlUses(
 
 /** The same without hints, for the memory that they take. */
 export function controlShapes(controls: readonly PlannedControl[]): ControlUse[] {
-  return controls.map((control) => ({ ...useOf(control), image: new Uint8Array() }));
+  const used = controls.filter(isUsed);
+  return used.map((control) => ({ ...useOf(control), image: new Uint8Array() }));
 }
 
 // --- internal ---
+
+/** One that adds nothing is not computed, and not loaded. */
+function isUsed({ scale, stepFirst, stepEnd }: PlannedControl): boolean {
+  return scale !== 0 && stepFirst < stepEnd;
+}
 
 function useOf({
   network,

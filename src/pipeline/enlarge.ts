@@ -6,12 +6,8 @@ import type { Size } from "../image/encoder.ts";
 import type { RawImage } from "../image/read.ts";
 import { resized } from "../image/transform.ts";
 import type { UpscalerNetwork } from "../networks/network.ts";
+import { enlargements, tileSizeDefault } from "./enlargements.ts";
 import type { ImageHooks, Session } from "./session.ts";
-
-/** Pixels of a side of a tile. */
-const tileSizeDefault = 256;
-
-const timesMax = 3;
 
 interface EnlargeOptions extends ImageHooks {
   network: UpscalerNetwork;
@@ -26,10 +22,7 @@ export async function enlarged(
   { network, tileSize = tileSizeDefault, ...hooks }: EnlargeOptions,
 ): Promise<RawImage> {
   let result = image;
-  for (let times = 0; times < timesMax; times++) {
-    const isLarge = result.width >= size.width && result.height >= size.height;
-    // One that does not enlarge is for what it does to the image.
-    if (times > 0 && (isLarge || network.scale === 1)) break;
+  for (const _ of enlargements(image, size, network)) {
     result = (await session.upscale({ image: result, network, tileSize }, hooks)).image;
   }
   return await resized(result, size, "stretch");

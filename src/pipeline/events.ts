@@ -2,8 +2,8 @@
  * Events of a pipeline's jobs. Every event has its job's id, since several jobs may be queued.
  */
 import type { ImageOrigin } from "./origin.ts";
+import type { Progress } from "./progress.ts";
 import type { ImageRange } from "./request.ts";
-import type { Progress } from "./session.ts";
 
 /** Progress of the current batch. */
 export interface JobProgress extends Progress {

@@ -88,7 +88,8 @@ export function planIpAdapters(
 ): readonly PlannedIpAdapter[] {
   return read
     .filter(({ scales }) => scales.some((scale) => scale !== 0))
-    .map((use) => ({ ...use, ...stepsWithin(use.start, use.end, stepCount) }));
+    .map((use) => ({ ...use, ...stepsWithin(use.start, use.end, stepCount) }))
+    .filter(({ stepFirst, stepEnd }) => stepFirst < stepEnd);
 }
 
 /** What the library is given. */

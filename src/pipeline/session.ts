@@ -3,67 +3,24 @@
  * generates one batch at a time from tokens, sampler steps and seeds. `pipeline.ts` uses it; tests
  * and benches that compare batches open their own sessions.
  */
-import type { Size } from "../image/encoder.ts";
 import type { RawImage } from "../image/read.ts";
 import type { Model } from "../models/model.ts";
-import { nativeModelOf } from "../models/native-model.ts";
 import * as abi from "../native/abi.ts";
 import { type Adapter, adapterBytes } from "../native/adapters.ts";
-import {
-  type GpuOptions,
-  type Hooks,
-  NativeHandle,
-  type TokenPair,
-  tokenBytes,
-} from "../native/handle.ts";
+import { type Hooks, NativeHandle, type TokenPair, tokenBytes } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
 import { type NetworkUses, networkStructs, noUses, upscalerStruct } from "../networks/native.ts";
 import type { UpscalerNetwork } from "../networks/network.ts";
 import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
-import type { CpuDtype, SyncMode } from "../settings/names.ts";
+import type { SyncMode } from "../settings/names.ts";
 import type { Balance } from "./balance.ts";
+import { handleOptionsOf, type OpenOptions } from "./open-options.ts";
 import { cleanMixesOf, previewPixels } from "./preview.ts";
+import type { Progress } from "./progress.ts";
 import type { StageTimings } from "./timings.ts";
 import { tileLatent } from "./vae-tiling.ts";
-
-export interface OpenOptions {
-  model: Model;
-  rankCount: number;
-  /** Threads of all ranks together, 0 = one per core. */
-  threadCount: number;
-  /** null or absent = the CPU. */
-  gpu?: GpuOptions | null;
-  /** Pixels of the first image, for the memory check before weights load. */
-  width: number;
-  height: number;
-  guidance: boolean;
-  /** Prompts that an image combines. Default: 1. */
-  promptCount?: number;
-  /** Whether guidance branches have separate ranks, with guidance and an even rank count. */
-  splitBatch: boolean;
-  /** Images of one batch. */
-  imageCount: number;
-  /** As in the requests, for the memory check: an image may fit only in tiles. */
-  vaeTiling?: boolean;
-  /** Whether the first image starts from another, and whether with a mask. */
-  hasImage?: boolean;
-  hasMask?: boolean;
-  /** Pixels of a second pass, for the memory check; from an image or a latent. Default: none. */
-  second?: (Size & { hasImage: boolean }) | null;
-  /** As in the requests, for the memory check. */
-  adapters?: readonly Adapter[] | undefined;
-  /** Of the first image, without pixels. */
-  uses?: NetworkUses | undefined;
-  /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
-  dtype?: CpuDtype | undefined;
-  onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
-  /** Called with a warning for everything that was ignored in the model's files. */
-  onWarning?: ((warning: string) => void) | undefined;
-  onWeightNote?: ((note: string) => void) | undefined;
-  signal?: AbortSignal | undefined;
-}
 
 /** Statistics of one rank in the denoising loop; bytes are those received from other ranks. */
 export interface RankStats {
@@ -173,17 +130,6 @@ export interface ImageRequest extends PassedSettings {
   wantImages?: boolean | undefined;
 }
 
-export interface Progress {
-  stage: keyof typeof abi.Stage;
-  /** Finished steps. */
-  stepIndex: number;
-  stepCount: number;
-  /** Fraction of the weights that is loaded, 0 to 1. */
-  loadFraction: number;
-  /** Fraction of the adapted weights that is merged, 0 to 1. */
-  adaptFraction: number;
-}
-
 /** What the images of a batch will be, by the estimate of the newest step. */
 export interface BatchPreview {
   /** Finished steps. */
@@ -248,39 +194,17 @@ export interface ImageResult {
 
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
 export async function openSession(options: OpenOptions): Promise<Session> {
-  const { model, rankCount, threadCount, splitBatch, imageCount } = options;
-  const { guidance, vaeTiling, onProgress, signal } = options;
-  const branchCount = guidance ? 1 + (options.promptCount ?? 1) : 1;
-  const handle = await NativeHandle.open(
-    {
-      model: nativeModelOf(model),
-      rankCount,
-      threadCount,
-      gpu: options.gpu ?? null,
-      branchCount,
-      ...latentOf(options, model),
-      splitBatch,
-      imageCount,
-      vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
-      modelTileLatent: tileLatent(model),
-      hasImage: options.hasImage ?? false,
-      hasMask: options.hasMask ?? false,
-      second: options.second ? { ...options.second, ...latentOf(options.second, model) } : null,
-      dtype: options.dtype ?? "f32",
-      adapters: options.adapters ?? [],
-      networks: networkStructs(options.uses ?? noUses),
+  const { model, onProgress, signal } = options;
+  const handle = await NativeHandle.open(handleOptionsOf(options), {
+    signal,
+    onProgress: ({ copiedBytes, copyBytes }) => {
+      const loadFraction = shareOf(copiedBytes, copyBytes);
+      return onProgress?.({ ...nothingDone, loadFraction });
     },
-    {
-      signal,
-      onProgress: ({ copiedBytes, copyBytes }) => {
-        const loadFraction = shareOf(copiedBytes, copyBytes);
-        return onProgress?.({ ...nothingDone, loadFraction });
-      },
-    },
-  );
+  });
   for (const warning of [...model.warnings, ...handle.warnings()]) options.onWarning?.(warning);
   for (const note of handle.weightNotes()) options.onWeightNote?.(note);
-  return new NativeSession(handle, model, rankCount);
+  return new NativeSession(handle, model, options.rankCount);
 }
 
 export interface Session {
@@ -312,11 +236,6 @@ export function stepsToBytes(steps: readonly StepCoefficients[]): Uint8Array {
 }
 
 // --- internal ---
-
-/** Of an image of this size in pixels. */
-function latentOf({ width, height }: Size, { vaeFactor }: Model) {
-  return { latentRows: height / vaeFactor, latentWidth: width / vaeFactor };
-}
 
 const nothingDone = { stage: "load", stepIndex: 0, stepCount: 0, adaptFraction: 0 } as const;
 

@@ -4,11 +4,11 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { JobSession } from "./job.ts";
+import type { OpenOptions } from "./open-options.ts";
 import type {
   ImageHooks,
   ImageRequest,
   ImageResult,
-  OpenOptions,
   UpscaleRequest,
   UpscaleResult,
 } from "./session.ts";

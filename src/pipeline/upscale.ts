@@ -8,8 +8,9 @@ import { resized } from "../image/transform.ts";
 import type { UpscalerNetwork } from "../networks/network.ts";
 import { openUpscaler } from "../networks/upscaler.ts";
 import { enlarged } from "./enlarge.ts";
+import type { Progress } from "./progress.ts";
 import type { RequestFiles } from "./request-files.ts";
-import type { Progress, Session } from "./session.ts";
+import type { Session } from "./session.ts";
 
 export interface UpscaleOptions {
   /** A .safetensors file, or a name in the folders of models. */

@@ -6,7 +6,7 @@
 import { escaped } from "../errors.ts";
 import type { DownloadProgress } from "../hub/progress.ts";
 import type { JobProgress } from "../pipeline/events.ts";
-import type { Progress } from "../pipeline/session.ts";
+import type { Progress } from "../pipeline/progress.ts";
 import { DownloadRate, downloadBars, downloadLine } from "./download-lines.ts";
 import { formatSeconds } from "./units.ts";
 

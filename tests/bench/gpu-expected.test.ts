@@ -24,7 +24,9 @@ beforeAll(async () => {
   const plan = await withModel(undefined, async (model) =>
     planFor({ model, ...work, dtype: "f16" }),
   );
-  const entries = plan.ranks[0]!.operations.filter(({ stage }) => stage === "denoise");
+  const entries = plan.passes[0]!.ranks[0]!.operations.filter(
+    ({ place }) => place.stage === "denoise",
+  );
   built = { entries, kernels: builtKernels() };
 });
 

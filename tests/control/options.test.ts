@@ -52,7 +52,7 @@ const steps = "--num-inference-steps (--steps)";
 describe("flags that are refused as they are typed", () => {
   test.each([
     [["--sead", "3"], "There is no flag --sead. Did you mean --seed? --help lists them all."],
-    [["--plugh"], "There is no flag --plugh. --help lists them all."],
+    [["--frobnitz"], "There is no flag --frobnitz. --help lists them all."],
     [["--heigth=64"], "There is no flag --heigth. Did you mean --height? --help lists them all."],
     [["-s", "3"], "There is no flag -s. --help lists them all."],
     [
@@ -310,6 +310,7 @@ describe("what is accepted", () => {
       ...{ extrapolateHalos: undefined, compressExchange: "none", balance: "off" },
       warmupSteps: undefined,
       listSchedulers: false,
+      plan: false,
       outPath: "sample.png",
       latentsPath: undefined,
       verbose: false,
@@ -325,6 +326,7 @@ describe("what is accepted", () => {
   const flags = [
     "--use-karras-sigmas",
     "--list-schedulers",
+    "--plan",
     "--zero-snr",
     "--invert-mask",
     "--no-split-batch",
@@ -543,6 +545,7 @@ describe("what is accepted", () => {
     balance: "2:1",
     warmupSteps: 4,
     listSchedulers: true,
+    plan: true,
     outPath: "o.webp",
     latentsPath: "l.safetensors",
     verbose: true,

@@ -3,7 +3,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import type { DownloadProgress } from "../../src/hub/progress.ts";
-import type { Progress } from "../../src/pipeline/session.ts";
+import type { Progress } from "../../src/pipeline/progress.ts";
 import { downloadBars } from "../../src/terminal/download-lines.ts";
 import {
   createProgressView,

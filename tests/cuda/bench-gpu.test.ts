@@ -26,7 +26,7 @@ import { predictPatches } from "../../src/bench/scaling-patches.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import type { Model } from "../../src/models/model.ts";
 import { probeDevice } from "../../src/native/device-info.ts";
-import type { PlannedOperation } from "../../src/native/testing.ts";
+import type { PlannedOperation } from "../../src/native/plan.ts";
 import "../support/emulator.ts";
 
 const golden = join(import.meta.dir, "../fixtures/golden/model");
@@ -47,8 +47,8 @@ describe("the plan of the small model against closed forms", () => {
   });
 
   const stepOf = (rankCount: number, splitBatch = false) =>
-    planFor({ model, ...size, rankCount, splitBatch, dtype: "f16" }).ranks.map(({ operations }) =>
-      operations.filter(({ stage }) => stage === "denoise"),
+    planFor({ model, ...size, rankCount, splitBatch, dtype: "f16" }).passes[0]!.ranks.map(
+      ({ operations }) => operations.filter(({ place }) => place.stage === "denoise"),
     );
 
   test.each([

@@ -6,7 +6,8 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { smallestOptions } from "../../src/native/handle.ts";
-import { planOf, setEmulatedCapability } from "../../src/native/testing.ts";
+import { planOf } from "../../src/native/plan.ts";
+import { setEmulatedCapability } from "../../src/native/testing.ts";
 import type { ImageResult } from "../../src/pipeline/session.ts";
 import {
   keysOf,

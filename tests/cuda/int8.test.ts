@@ -7,7 +7,7 @@ import { goldenModel } from "../../src/bench/support/golden-model.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { smallestOptions } from "../../src/native/handle.ts";
-import { planOf } from "../../src/native/testing.ts";
+import { planOf } from "../../src/native/plan.ts";
 import type { ImageResult } from "../../src/pipeline/session.ts";
 import { keysOf, randomAdapter, removeAdapters, unetFile } from "../support/adapter-file.ts";
 import { relativeL2 } from "../support/compare.ts";
@@ -75,7 +75,7 @@ test("the plan has a byte for each weight in int8, and the rounding of rows", ()
   const int8 = planOf({ ...options, dtype: "int8" });
   expect(int8.weight_int8_bytes).toBeGreaterThan(200_000);
   expect(int8.weight_bytes).toBeLessThan(wide.weight_bytes - 0.9 * int8.weight_int8_bytes);
-  const operations = int8.ranks[0]!.operations.map(({ operation }) => operation);
+  const operations = int8.passes[0]!.ranks[0]!.operations.map(({ operation }) => operation);
   expect(operations.some(({ op }) => op === "quantize_rows")).toBe(true);
   expect(operations.some(({ op, int8: isInt8 }) => op === "linear_geglu" && isInt8)).toBe(true);
 });

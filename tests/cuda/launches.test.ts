@@ -13,10 +13,10 @@ test.each([
 ])("one step of SDXL at 1024x1024, %d patches", async (rankCount, bound) => {
   const launches = await withModel(undefined, async (model) => {
     const size = { width: 1024, height: 1024, rankCount, splitBatch: false };
-    const { ranks } = planFor({ model, ...size, dtype: "f16" });
+    const { ranks } = planFor({ model, ...size, dtype: "f16" }).passes[0]!;
     return ranks.map(({ operations }) =>
       operations
-        .filter(({ stage }) => stage === "denoise")
+        .filter(({ place }) => place.stage === "denoise")
         .reduce((sum, { count, cost }) => sum + count * cost.launches, 0),
     );
   });

@@ -10,7 +10,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import type { Adapter } from "../../src/native/adapters.ts";
 import { smallestOptions } from "../../src/native/handle.ts";
-import { planOf } from "../../src/native/testing.ts";
+import { planOf } from "../../src/native/plan.ts";
 import type { Session } from "../../src/pipeline/session.ts";
 import {
   encoderFile,

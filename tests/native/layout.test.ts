@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
-import { planOf } from "../../src/native/testing.ts";
+import { planOf } from "../../src/native/plan.ts";
 import { layoutOf } from "../../src/pipeline/layout.ts";
 
 const folder = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
@@ -41,7 +41,7 @@ function rowsInLibrary(rankCount: number, guidance: boolean, split: boolean, row
       imageCount: 1,
       vaeTileLatent: 0,
     });
-    return plan.ranks.map((rank) => rank.rows);
+    return plan.passes[0]!.ranks.map((rank) => rank.rows);
   } catch (error) {
     if (error instanceof BasedXLError) return null;
     throw error;

@@ -8,10 +8,10 @@ import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { probeDevice } from "../../src/native/device-info.ts";
+import type { OpenOptions } from "../../src/pipeline/open-options.ts";
 import {
   type ImageRequest,
   type ImageResult,
-  type OpenOptions,
   openSession,
   type Session,
 } from "../../src/pipeline/session.ts";

@@ -13,7 +13,8 @@ import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { openTaesd, withTaesd } from "../../src/models/taesd.ts";
 import { smallestOptions } from "../../src/native/handle.ts";
-import { ModelParts, planOf } from "../../src/native/testing.ts";
+import { planOf } from "../../src/native/plan.ts";
+import { ModelParts } from "../../src/native/testing.ts";
 import { type GenerateRequest, Pipeline, type PreviewEvent } from "../../src/pipeline.ts";
 import recorded from "../fixtures/taesd.json";
 import { refusal } from "../support/refusal.ts";
@@ -106,7 +107,7 @@ test("the memory plan has it where it is given, and nothing of it elsewhere", as
   const weights = Object.values(recorded.shapes).map((shape) => shape.reduce((a, b) => a * b, 1));
   const own = 4 * weights.reduce((sum, count) => sum + count, 0);
   expect(tiny.weight_bytes - plain.weight_bytes).toBe(own);
-  const peaks = [plain, tiny].map(({ ranks }) => ranks[0]!.peaks.denoise);
+  const peaks = [plain, tiny].map(({ passes }) => passes[0]!.ranks[0]!.peaks.denoise);
   // Three images of 64 channels at the full size, in f32.
   expect(peaks[1]! - peaks[0]!).toBeGreaterThan(2 * 4 * 64 * 512 * 512);
 });

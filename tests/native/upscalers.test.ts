@@ -12,7 +12,8 @@ import type { RawImage } from "../../src/image/read.ts";
 import { resized } from "../../src/image/transform.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { openUpscaler } from "../../src/networks/upscaler.ts";
-import { openSession, type Progress } from "../../src/pipeline/session.ts";
+import type { Progress } from "../../src/pipeline/progress.ts";
+import { openSession } from "../../src/pipeline/session.ts";
 import { type GenerateRequest, Pipeline } from "../../src/pipeline.ts";
 import { refusal } from "../support/refusal.ts";
 import {

@@ -4,11 +4,11 @@
  */
 import type { EmbeddingTable } from "../../src/embeddings.ts";
 import type { Model } from "../../src/models/model.ts";
+import type { OpenOptions } from "../../src/pipeline/open-options.ts";
 import { defaultRules, PromptEncoder, type PromptRules } from "../../src/pipeline/prompts.ts";
 import {
   type ImageRequest,
   type ImageResult,
-  type OpenOptions,
   openSession,
   type Session,
 } from "../../src/pipeline/session.ts";

@@ -7,12 +7,8 @@ import { stopIfAborted } from "../../src/errors.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { Model } from "../../src/models/model.ts";
 import type { DeviceInfo } from "../../src/native/device-info.ts";
-import type {
-  ImageHooks,
-  ImageRequest,
-  ImageResult,
-  OpenOptions,
-} from "../../src/pipeline/session.ts";
+import type { OpenOptions } from "../../src/pipeline/open-options.ts";
+import type { ImageHooks, ImageRequest, ImageResult } from "../../src/pipeline/session.ts";
 import type { PipelineDependencies } from "../../src/pipeline.ts";
 import type { PromptPart } from "../../src/prompt/tokenizer.ts";
 import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";

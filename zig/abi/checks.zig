@@ -64,6 +64,10 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (networksOf(o.networks)) |status| return status;
     if (controlsOf(o.networks, o.controls, null)) |status| return status;
     if (ipAdaptersOf(o.networks, o.ip_adapters, false)) |status| return status;
+    if (o.upscaler.len > 0) {
+        if (networksOf(o.upscaler)) |status| return status;
+        if (upscaling(o.upscaler, o)) |status| return status;
+    }
     if (o.image_count < 1 or o.image_count > image_count_max) {
         return refuse("{d} images at once; 1 to {d}", .{
             o.image_count, image_count_max,
@@ -333,8 +337,16 @@ fn ipAdaptersOf(networks: Bytes, uses: Bytes, has_pixels: bool) ?Status {
 }
 
 fn upscale(r: *const Request) ?Status {
+    const pixel_count = @as(usize, r.upscale_rows) * r.upscale_width;
+    if (upscaling(r.networks, r)) |status| return status;
+    if (r.image.len != 3 * pixel_count) return refuse("an image of {d} bytes", .{r.image.len});
+    return null;
+}
+
+/// The network that enlarges an image, and the sizes of a request or of the options.
+fn upscaling(networks: Bytes, r: anytype) ?Status {
     const all: []align(1) const types.Network =
-        std.mem.bytesAsSlice(types.Network, r.networks.slice());
+        std.mem.bytesAsSlice(types.Network, networks.slice());
     if (all.len != 1 or all[0].kind != .upscaler) return refuse("an image without upscaler", .{});
     const side_max = types.upscale_side_max;
     for ([_]u32{ r.upscale_rows, r.upscale_width }) |side| {
@@ -343,9 +355,6 @@ fn upscale(r: *const Request) ?Status {
     const tile_min, const tile_max = types.upscale_tile_range;
     if (r.upscale_tile < tile_min or r.upscale_tile > tile_max) {
         return refuse("tiles of {d}; {d} to {d}", .{ r.upscale_tile, tile_min, tile_max });
-    }
-    if (r.image.len != @as(usize, r.upscale_rows) * r.upscale_width * 3) {
-        return refuse("an image of {d} bytes", .{r.image.len});
     }
     return null;
 }

@@ -22,7 +22,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 34;
+pub const abi_version: u32 = 35;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -81,6 +81,14 @@ pub const DeviceInfo = extern struct {
     cuda_kernels: [text_bytes_max]u8,
 };
 
+/// What this machine's CPU reaches; see `backend/cpu/rates.zig`.
+pub const CpuRates = extern struct {
+    size: u32,
+    reserved: u32,
+    flops_per_second: u64,
+    bytes_per_second: u64,
+};
+
 /// A slice of the caller's memory.
 pub const Bytes = extern struct {
     address: usize,
@@ -125,6 +133,8 @@ pub const SessionOptions = extern struct {
     /// Whether that image starts from another, and whether it has a mask.
     has_image: u32,
     has_mask: u32,
+    /// Whether its latents are all that is asked for.
+    skips_decode: u32,
     /// Of a second pass, for the memory check; 0 for none.
     second_latent_rows: u32,
     second_latent_width: u32,
@@ -157,6 +167,12 @@ pub const SessionOptions = extern struct {
     networks: Bytes,
     controls: Bytes,
     ip_adapters: Bytes,
+    /// The `Network` that enlarges the first image, or an image alone; empty for none. With sizes
+    /// as in `Request`.
+    upscaler: Bytes,
+    upscale_rows: u32,
+    upscale_width: u32,
+    upscale_tile: u32,
 };
 
 /// Where files have a weight; see `weights/checkpoint.zig`.
@@ -524,7 +540,7 @@ pub const structs_in = .{
     configs.ClipVisionConfig, configs.UpscalerConfig, configs.T2iAdapterConfig,
 };
 /// Structs that the library fills; TypeScript writes only their size.
-pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
+pub const structs_out = .{ DeviceInfo, CpuRates, Progress, pipeline.RankStats };
 pub const enums = .{
     Status,                sessions.State,            pipeline.Kind,        Stage,
     pipeline.Output,       configs.HiddenAct,         configs.HiddenState,  configs.PooledFrom,

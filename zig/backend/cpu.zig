@@ -12,6 +12,7 @@ const dispatch = @import("cpu/dispatch.zig");
 const FiniteCheck = @import("options.zig").FiniteCheck;
 pub const merge = @import("cpu/merge.zig");
 pub const Int8Maker = @import("cpu/int8_maker.zig").Int8Maker;
+pub const rates = @import("cpu/rates.zig");
 pub const RankFibers = @import("cpu/rank_fibers.zig").RankFibers;
 const int8_dispatch = @import("cpu/int8_dispatch.zig");
 const ThreadPool = @import("cpu/thread_pool.zig").ThreadPool;
@@ -180,6 +181,7 @@ test {
     _ = @import("cpu/tests/int8.zig");
     _ = @import("cpu/blocks.zig");
     _ = @import("cpu/thread_pool.zig");
+    _ = rates;
     _ = ops_product;
     _ = @import("cpu/tests/merge.zig");
     _ = @import("cpu/tests/product.zig");

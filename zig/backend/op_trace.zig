@@ -89,8 +89,17 @@ pub const Cost = struct {
     launches: u32 = 1,
 };
 
+/// What an operation belongs to.
+pub const Place = struct {
+    stage: Stage = .load,
+    /// The job's network beside the model, counted from 1; 0 for the model's own.
+    network: u32 = 0,
+    /// Whether it is done anew in each step, or tile.
+    in_step: bool = false,
+};
+
 pub const Entry = struct {
-    stage: Stage,
+    place: Place,
     operation: Operation,
     cost: Cost,
     count: u64,
@@ -98,7 +107,7 @@ pub const Entry = struct {
 
 pub const OpTrace = struct {
     gpa: Allocator,
-    stage: Stage = .load,
+    place: Place = .{},
     entries: std.ArrayList(Entry) = .empty,
     /// Bytes of the arena that each stage needs.
     peaks: std.EnumArray(Stage, usize) = .initFill(0),
@@ -111,7 +120,7 @@ pub const OpTrace = struct {
 
     pub fn add(op_trace: *OpTrace, operation: Operation, cost: Cost) void {
         for (op_trace.entries.items) |*entry| {
-            if (entry.stage != op_trace.stage) continue;
+            if (!std.meta.eql(entry.place, op_trace.place)) continue;
             if (!std.meta.eql(entry.operation, operation)) continue;
             // Copies know no type.
             if (!std.meta.eql(entry.cost, cost)) continue;
@@ -119,7 +128,7 @@ pub const OpTrace = struct {
             return;
         }
         op_trace.entries.append(op_trace.gpa, .{
-            .stage = op_trace.stage,
+            .place = op_trace.place,
             .operation = operation,
             .cost = cost,
             .count = 1,
@@ -131,18 +140,18 @@ pub const OpTrace = struct {
     /// What follows is this stage's.
     pub fn enter(op_trace: *OpTrace, stage: Stage, scratch: *Scratch) void {
         op_trace.leave(scratch);
-        op_trace.stage = stage;
+        op_trace.place = .{ .stage = stage };
         scratch.peak = scratch.used();
     }
 
     /// The end of the last stage.
     pub fn leave(op_trace: *OpTrace, scratch: *const Scratch) void {
-        const peak = op_trace.peaks.getPtr(op_trace.stage);
+        const peak = op_trace.peaks.getPtr(op_trace.place.stage);
         peak.* = @max(peak.*, scratch.peak);
     }
 };
 
-test "equal operations of a stage are one entry" {
+test "equal operations of a place are one entry" {
     var scratch: Scratch = .planning();
     var op_trace: OpTrace = .{ .gpa = std.testing.allocator };
     defer op_trace.deinit();
@@ -154,8 +163,10 @@ test "equal operations of a stage are one entry" {
     op_trace.enter(.denoise, &scratch);
     op_trace.add(operation, .{ .bytes = 42 });
     scratch.free(address);
+    op_trace.place.network = 1;
+    op_trace.add(operation, .{ .bytes = 42 });
     op_trace.leave(&scratch);
-    try std.testing.expectEqual(2, op_trace.entries.items.len);
+    try std.testing.expectEqual(3, op_trace.entries.items.len);
     try std.testing.expectEqual(2, op_trace.entries.items[0].count);
     try std.testing.expectEqual(1024, op_trace.peaks.get(.text));
     try std.testing.expectEqual(1024, op_trace.peaks.get(.denoise));

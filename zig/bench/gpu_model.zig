@@ -272,10 +272,12 @@ const Bench = struct {
     fn plannedBytes(bench: *Bench, options: *const types.SessionOptions) !u64 {
         const Plan = struct {
             weight_bytes: u64,
-            ranks: []const struct {
-                scratch_bytes: u64,
-                workspace_bytes: u64,
-                partial_bytes: u64,
+            passes: []const struct {
+                ranks: []const struct {
+                    scratch_bytes: u64,
+                    workspace_bytes: u64,
+                    partial_bytes: u64,
+                },
             },
         };
         const buffer = try std.heap.page_allocator.alloc(u8, plan_bytes_max);
@@ -288,7 +290,7 @@ const Bench = struct {
             buffer[0..@min(len, buffer.len)],
             .{ .ignore_unknown_fields = true },
         );
-        const rank = plan.ranks[0];
+        const rank = plan.passes[0].ranks[0];
         return plan.weight_bytes + rank.scratch_bytes + rank.workspace_bytes + rank.partial_bytes;
     }
 

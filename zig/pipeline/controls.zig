@@ -32,14 +32,18 @@ pub fn condition(
     inputs: conditionings.PromptInputs,
     out: []?Conditioning,
 ) Error!void {
-    for (out, rank.job.controls) |*own, *use| switch (rank.networks[use.network_index].graph) {
-        .controlnet => |*net| {
-            const room = own.*.?.keys_values;
-            own.* = try net.condition(rank.context(), inputs, use.control_type, room);
-        },
-        .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
-        .t2i_adapter => {},
-    };
+    defer rank.enterNetwork(null);
+    for (out, rank.job.controls) |*own, *use| {
+        rank.enterNetwork(use.network_index);
+        switch (rank.networks[use.network_index].graph) {
+            .controlnet => |*net| {
+                const room = own.*.?.keys_values;
+                own.* = try net.condition(rank.context(), inputs, use.control_type, room);
+            },
+            .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
+            .t2i_adapter => {},
+        }
+    }
 }
 
 pub const Controls = struct {
@@ -59,7 +63,11 @@ pub const Controls = struct {
             .features = try rank.arena.alloc([]ScaledTensor, block_count),
         };
         for (controls.features) |*list| list.* = try rank.arena.alloc(ScaledTensor, all.len);
-        for (controls.uses, all) |*own, *use| own.* = try .init(rank, use);
+        defer rank.enterNetwork(null);
+        for (controls.uses, all) |*own, *use| {
+            rank.enterNetwork(use.network_index);
+            own.* = try .init(rank, use);
+        }
         return controls;
     }
 
@@ -99,8 +107,10 @@ pub const Controls = struct {
         step_index: u32,
         inputs: Inputs,
     ) Error!void {
+        defer rank.enterNetwork(null);
         for (controls.uses, 0..) |*own, i| {
             if (own.net == null or !own.use.isActiveAt(step_index)) continue;
+            rank.enterNetwork(own.use.network_index);
             if (own.has_residuals and inputs.reuse.deep == .reuse) continue;
             own.has_residuals = true;
             const exchange = rank.controlExchange(i, rank.branches);

@@ -52,6 +52,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Erro
     const conditions = state.source.conditions;
     var run: Run = try .open(rank, conditionings, conditions, &reuse, &controls, 0);
     defer run.close(rank, &reuse);
+    rank.enterSteps();
     for (job.steps, 0..) |step, i| {
         rank.transport.enterStep(@intCast(i + 1));
         const shares = try balance.sharesAt(rank, i);

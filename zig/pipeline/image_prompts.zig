@@ -22,6 +22,7 @@ const Tensor = @import("../tensor.zig").Tensor;
 pub fn make(rank: *Rank, branches: BranchRange) Error![]const []const Tensor {
     const uses = rank.job.ip_adapters;
     const all = try rank.arena.alloc([]const Tensor, uses.len);
+    defer rank.enterNetwork(null);
     for (all, uses) |*of_use, *use| {
         const networks: Networks = .{
             .adapter = &rank.networks[use.adapter_index].graph.ip_adapter,
@@ -74,6 +75,7 @@ fn keysValues(
     const adapter = networks.adapter;
     var tokens: BatchTokens = try .alloc(rank, use, adapter, branches);
     defer tokens.free(rank);
+    rank.enterNetwork(use.encoder_index);
     for (0..use.scales.len) |image| {
         const own = try imageTokens(rank, use, networks, image);
         defer b.free(own);
@@ -87,6 +89,7 @@ fn keysValues(
         }
     }
     if (!try b.isFinite(tokens.plain)) return rank.notFinite("The image encoder gave", .{});
+    rank.enterNetwork(use.adapter_index);
     const result = try rank.arena.alloc(Tensor, adapter.to_k_ip.len);
     const dtype = b.activationType();
     var bytes: usize = 0;

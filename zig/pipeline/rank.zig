@@ -7,6 +7,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const backend = @import("../backend.zig");
 const Backend = backend.Backend;
+const OpTrace = @import("../backend/op_trace.zig").OpTrace;
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Model = @import("../model.zig").Model;
@@ -87,10 +88,18 @@ pub const Rank = struct {
 
     /// Marks the start of a stage: reports it, and attributes traced operations to it.
     pub fn begin(rank: *Rank, stage: Stage) i96 {
-        if (rank.b.device == .plan) {
-            if (rank.b.device.plan.op_trace) |op_trace| op_trace.enter(stage, rank.b.scratch);
-        }
+        if (rank.trace()) |op_trace| op_trace.enter(stage, rank.b.scratch);
         return if (rank.reporter) |reporter| reporter.begin(stage) else 0;
+    }
+
+    /// Attributes traced operations to the job's network of this index; null: to the model.
+    pub fn enterNetwork(rank: *const Rank, index: ?u32) void {
+        if (rank.trace()) |op_trace| op_trace.place.network = if (index) |i| i + 1 else 0;
+    }
+
+    /// Likewise to each step, or tile, of the stage.
+    pub fn enterSteps(rank: *const Rank) void {
+        if (rank.trace()) |op_trace| op_trace.place.in_step = true;
     }
 
     /// From now on steps compute these branches.
@@ -179,6 +188,10 @@ pub const Rank = struct {
         }
         exchange.slots = slots;
         exchange.patches = after.slice();
+    }
+
+    fn trace(rank: *const Rank) ?*OpTrace {
+        return if (rank.isPlanning()) rank.b.device.plan.op_trace else null;
     }
 
     /// Writes a device tensor to an output of the job, in NCHW.

@@ -12,7 +12,10 @@ const Rank = ranks.Rank;
 const Error = ranks.Error;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
-const Upscaler = @import("../model.zig").Upscaler;
+const Upscale = @import("job.zig").Upscale;
+const upscalers = @import("../model/upscaler.zig");
+const Upscaler = upscalers.Upscaler;
+const UpscalerConfig = upscalers.UpscalerConfig;
 
 /// Pixels of the image that a tile reads beyond those that are kept.
 pub const overlap = 32;
@@ -22,9 +25,7 @@ pub fn run(rank: *Rank) Error!void {
     const job = rank.job;
     _ = rank.begin(.upscale);
     const upscaler = &rank.networks[0].graph.upscaler;
-    const unit = upscaler.config.unshuffle;
-    const rows: Axis = .init(job.upscale.rows, job.upscale.tile, unit);
-    const columns: Axis = .init(job.upscale.width, job.upscale.tile, unit);
+    const rows, const columns = axesOf(job.upscale, &upscaler.config);
     var tiler: Tiler = try .init(rank, upscaler, rows, columns);
     const count = rows.count * columns.count;
     const share_count = rank.local_ranks.count();
@@ -32,6 +33,8 @@ pub fn run(rank: *Rank) Error!void {
     if (rank.reporter) |reporter| {
         reporter.step_count.store((count - first - 1) / share_count + 1, .release);
     }
+    rank.enterNetwork(0);
+    rank.enterSteps();
     var number = first;
     while (number < count) : (number += share_count) {
         try tiler.run(number / columns.count, number % columns.count);
@@ -41,7 +44,20 @@ pub fn run(rank: *Rank) Error!void {
     }
 }
 
+/// Tiles of an image of this size.
+pub fn tileCount(size: Upscale, config: *const UpscalerConfig) u32 {
+    const rows, const columns = axesOf(size, config);
+    return rows.count * columns.count;
+}
+
 // --- internal ---
+
+fn axesOf(size: Upscale, config: *const UpscalerConfig) [2]Axis {
+    return .{
+        .init(size.rows, size.tile, config.unshuffle),
+        .init(size.width, size.tile, config.unshuffle),
+    };
+}
 
 /// The tiles along one side of an image, in pixels.
 const Axis = struct {

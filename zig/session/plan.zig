@@ -439,57 +439,6 @@ const DryRun = struct {
     }
 };
 
-/// The shape of the image that will be asked for first; its inputs have no values yet.
-pub const First = struct {
-    latent_rows: u32,
-    latent_width: u32,
-    branch_count: u32,
-    split_batch: bool,
-    image_count: u32,
-    vae_tile_latent: u32,
-    /// Steps between previews; 0 for none.
-    preview_steps: u32,
-    /// Of a prompt: one chunk.
-    token_count: u32,
-    has_image: bool = false,
-    has_mask: bool = false,
-    /// Its networks, and its uses of them without hints; the caller's memory.
-    networks: []const models.networks.Description = &.{},
-    controls: []const pipeline.ControlUse = &.{},
-    ip_adapters: []const pipeline.IpAdapterUse = &.{},
-
-    /// To be freed by `deinit`.
-    pub fn job(first: *const First, gpa: Allocator) Allocator.Error!Job {
-        var result: Job = .{
-            .arena = .init(gpa),
-            .kind = .image,
-            .latent_rows = first.latent_rows,
-            .latent_width = first.latent_width,
-            .branch_count = first.branch_count,
-            .split_batch = first.split_batch,
-            .vae_tile_latent = first.vae_tile_latent,
-            .preview_steps = first.preview_steps,
-        };
-        errdefer result.deinit();
-        const arena = result.arena.allocator();
-        result.seeds = try arena.alloc(u64, first.image_count);
-        const ids = try arena.alloc(i32, first.token_count);
-        @memset(ids, 0);
-        const prompt_count = first.image_count * result.promptCount();
-        const prompts = try arena.alloc(pipeline.Tokens, prompt_count);
-        @memset(prompts, .{ .ids = ids, .ids_2 = ids });
-        result.prompts = prompts;
-        // A dry run reads no values.
-        if (first.has_image) result.image = try arena.alloc(u8, 1);
-        if (first.has_mask) result.mask = try arena.alloc(u8, 1);
-        result.image_scale = 1;
-        result.networks = first.networks;
-        result.controls = first.controls;
-        result.ip_adapters = first.ip_adapters;
-        return result;
-    }
-};
-
 /// A dry run needs the shape of every input, a step of each kind, and no values.
 fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
     if (job.steps.len > 1) try keepDifferentSteps(arena, job);

@@ -10,7 +10,11 @@ const devices = @import("../devices.zig");
 const device_weights = @import("../backend/cuda/weights.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const products = @import("../backend/cuda/library_handles.zig");
-const Networks = @import("networks.zig").Networks;
+const firsts = @import("first.zig");
+const pipeline = @import("../pipeline.zig");
+const Job = pipeline.Job;
+const Component = @import("../model.zig").Component;
+const plans = @import("plan.zig");
 const sessions = @import("../session.zig");
 const Session = sessions.Session;
 const tallies = @import("../backend/op_trace.zig");
@@ -32,7 +36,20 @@ pub const Rank = struct {
     operations: []const tallies.Entry,
 };
 
-pub const Peaks = struct { text: u64, denoise: u64, decode: u64 };
+pub const Peaks = struct { text: u64, encode: u64, denoise: u64, decode: u64, upscale: u64 };
+
+/// A component of the model, or a network beside it, with its bytes on each device.
+pub const Part = struct { name: []const u8, weight_bytes: u64 };
+
+/// What of a session is a job of its own.
+pub const Pass = struct {
+    name: []const u8,
+    /// Beside the model, in the order of the job's list.
+    networks: []const Part,
+    /// Of an upscaler, in all ranks together; else 0.
+    tile_count: u32,
+    ranks: []const Rank,
+};
 
 pub const Report = struct {
     /// On each GPU; on the CPU, in the files.
@@ -41,12 +58,13 @@ pub const Report = struct {
     weight_f8_bytes: u64,
     /// Of these, of products in int8, on GPUs.
     weight_int8_bytes: u64,
+    /// On the CPU, beside the files: weights that it computes with in another form.
+    copied_bytes: u64,
     /// Of the weights that the first image's adapters make: in host memory on the CPU; GPUs hold
     /// them in place of the model's own, or beside those that stay in 8 bits.
     adapter_bytes: u64,
-    /// Of the networks beside the model that the first image uses, on each device.
-    network_bytes: u64,
-    ranks: []const Rank,
+    components: []const Part,
+    passes: []const Pass,
 };
 
 /// Allocated in `arena`. Where it fails, `diagnostics` has the message.
@@ -77,59 +95,109 @@ pub fn write(
 
 fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     const is_cuda = session.options.devices.kind == .cuda;
-    // The offsets also decide which linear layers are one product.
+    const model = &session.model;
+    const components = try componentsOf(arena, session);
+    // The offsets also decide which linear layers are one product: those of all come last.
     var placement: device_weights.Placement = .{ .block_bytes = 0 };
     if (is_cuda) {
         const activation = session.options.devices.activation_dtype;
-        placement = device_weights.place(session.model.weights, activation, true);
+        placement = device_weights.place(model.weights, activation, true);
     } else {
-        placement.block_bytes = session.model.weightBytes().mapped;
-        placement.kept_f8_bytes = session.model.f8Bytes();
+        placement.block_bytes = model.weightBytes().mapped;
+        placement.kept_f8_bytes = model.f8Bytes();
     }
-    var job = try session.options.first.job(arena);
-    defer job.deinit();
-    const described = session.options.first.networks;
-    const networks = try session.networks.open(arena, described, &session.model.config, null);
     defer session.networks.deinit();
-    const planner = session.planner(networks);
-    var plan = try planner.plan(&job);
-    defer plan.deinit();
-    const layout = &plan.layout;
-    const ranks = try arena.alloc(Rank, layout.rank_count);
-    for (ranks, 0..) |*rank, i| {
-        const index: u32 = @intCast(i);
-        var op_trace: OpTrace = .{ .gpa = arena };
-        const traced = try planner.trace(&plan, &job, index, &op_trace);
-        if (op_trace.is_incomplete) return error.OutOfMemory;
-        const peaks = &op_trace.peaks;
-        rank.* = .{
-            .index = index,
-            .rows = layout.patches.list[layout.patchOf(index)].row_count,
-            .scratch_bytes = std.mem.max(usize, &peaks.values),
-            .peaks = .{
-                .text = peaks.get(.text),
-                .denoise = peaks.get(.denoise),
-                .decode = peaks.get(.decode),
-            },
-            .exchange_bytes = traced.exchange_bytes,
-            .workspace_bytes = if (is_cuda)
-                products.workspace_bytes + placement.widen_bytes
-            else
-                0,
-            .partial_bytes = if (is_cuda) cudas.reduction_workspace_bytes else 0,
-            .operations = op_trace.entries.items,
-        };
+    var passes: std.ArrayList(Pass) = .empty;
+    for (std.enums.values(firsts.Pass)) |pass| {
+        var job = try session.options.first.job(pass, arena) orelse continue;
+        defer job.deinit();
+        try passes.append(arena, try passOf(arena, session, @tagName(pass), &job, placement));
     }
-    const first_adapters = session.options.first_adapters;
+    const adapters = session.options.first.adapters;
     const activation = if (is_cuda) session.options.devices.activation_dtype else null;
-    const merged =
-        try devices.mergedBytes(arena, &session.model, first_adapters, activation);
     return .{
         .weight_bytes = placement.block_bytes,
-        .network_bytes = Networks.missingBytes(networks, &session.devices),
+        .copied_bytes = if (is_cuda) 0 else model.weightBytes().copied,
         .weight_f8_bytes = placement.kept_f8_bytes,
         .weight_int8_bytes = placement.int8_bytes,
-        .adapter_bytes = merged,
+        .adapter_bytes = try devices.mergedBytes(arena, model, adapters, activation),
+        .components = components,
+        .passes = passes.items,
+    };
+}
+
+fn componentsOf(arena: Allocator, session: *const Session) Allocator.Error![]const Part {
+    var parts: std.ArrayList(Part) = .empty;
+    for (std.enums.values(Component)) |component| {
+        const resident = session.model.residents.getPtrConst(component);
+        if (resident.* == null) continue;
+        try parts.append(arena, .{
+            .name = @tagName(component),
+            .weight_bytes = session.devices.residentBytes(&resident.*.?, true),
+        });
+    }
+    return parts.items;
+}
+
+fn passOf(
+    arena: Allocator,
+    session: *Session,
+    name: []const u8,
+    job: *Job,
+    placement: device_weights.Placement,
+) sessions.Error!Pass {
+    const networks = try session.networks.open(arena, job.networks, &session.model.config, null);
+    const parts = try arena.alloc(Part, networks.len);
+    for (parts, networks) |*part, network| part.* = .{
+        .name = @tagName(network.graph),
+        .weight_bytes = session.devices.networkBytes(network),
+    };
+    const planner = session.planner(networks);
+    var plan = try planner.plan(job);
+    defer plan.deinit();
+    const ranks = try arena.alloc(Rank, plan.layout.rank_count);
+    for (ranks, 0..) |*rank, i| {
+        rank.* = try rankOf(arena, &planner, &plan, job, @intCast(i), placement);
+    }
+    return .{
+        .name = name,
+        .networks = parts,
+        .tile_count = if (job.kind == .upscale)
+            pipeline.upscaleTileCount(job.upscale, &networks[0].graph.upscaler.config)
+        else
+            0,
         .ranks = ranks,
+    };
+}
+
+fn rankOf(
+    arena: Allocator,
+    planner: *const plans.Planner,
+    plan: *const plans.Plan,
+    job: *const Job,
+    index: u32,
+    placement: device_weights.Placement,
+) sessions.Error!Rank {
+    const layout = &plan.layout;
+    const is_cuda = planner.device.is_cuda;
+    var op_trace: OpTrace = .{ .gpa = arena };
+    const traced = try planner.trace(plan, job, index, &op_trace);
+    if (op_trace.is_incomplete) return error.OutOfMemory;
+    const peaks = &op_trace.peaks;
+    return .{
+        .index = index,
+        .rows = if (job.kind == .image) layout.patches.list[layout.patchOf(index)].row_count else 0,
+        .scratch_bytes = std.mem.max(usize, &peaks.values),
+        .peaks = .{
+            .text = peaks.get(.text),
+            .encode = peaks.get(.encode),
+            .denoise = peaks.get(.denoise),
+            .decode = peaks.get(.decode),
+            .upscale = peaks.get(.upscale),
+        },
+        .exchange_bytes = traced.exchange_bytes,
+        .workspace_bytes = if (is_cuda) products.workspace_bytes + placement.widen_bytes else 0,
+        .partial_bytes = if (is_cuda) cudas.reduction_workspace_bytes else 0,
+        .operations = op_trace.entries.items,
     };
 }

@@ -62,7 +62,7 @@ pub const Opened = struct {
             .config = config,
             .files = golden.modelFiles(),
             .files_arena = .init(gpa),
-            .first = .{
+            .first = .{ .image = .{
                 .latent_rows = place.latent_rows,
                 .latent_width = place.latent_width,
                 .branch_count = 2,
@@ -71,7 +71,7 @@ pub const Opened = struct {
                 .vae_tile_latent = 0,
                 .preview_steps = 0,
                 .token_count = goldens.token_count,
-            },
+            } },
         });
         return .{ .session = session, .io = io };
     }

@@ -16,6 +16,18 @@ export const outputSettings = {
     processes: "own",
     json: null,
   },
+  plan: {
+    kind: "boolean",
+    flag: "plan",
+    default: false,
+    group: "Output",
+    help:
+      "Print memory and estimated time of each network and pass, from the headers of the files " +
+      "alone; load and generate nothing.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
   outPath: {
     kind: "path",
     flag: "out-path",

@@ -1,0 +1,25 @@
+/**
+ * How often an upscaler enlarges an image on the way to a size, as A1111 does.
+ */
+import type { Size } from "../image/encoder.ts";
+import type { UpscalerNetwork } from "../networks/network.ts";
+
+/** Pixels of a side of a tile. */
+export const tileSizeDefault = 256;
+
+const timesMax = 3;
+
+/** The sizes in pixels of what the network enlarges, one after the other. */
+export function enlargements(from: Size, to: Size, { scale }: UpscalerNetwork): Size[] {
+  const sizes: Size[] = [];
+  let { width, height } = from;
+  while (sizes.length < timesMax) {
+    const isLarge = width >= to.width && height >= to.height;
+    // One that does not enlarge is for what it does to the image.
+    if (sizes.length > 0 && (isLarge || scale === 1)) break;
+    sizes.push({ width, height });
+    width *= scale;
+    height *= scale;
+  }
+  return sizes;
+}
