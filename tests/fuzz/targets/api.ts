@@ -36,7 +36,6 @@ const app = createApp({
   service: jobs,
   upscaling: null,
   capabilities: fakeCapabilities(),
-  upscaling: null,
   catalog: {
     models: [],
     model: () => {
