@@ -28,7 +28,9 @@ export const specSchema = v.strictObject({
     about(v.array(v.string()), "What ip_adapter sees, in its order, in base64."),
   ),
   model: v.optional(about(v.string(), "An id of the capabilities' models. Default: the first.")),
-  vae: v.optional(about(v.string(), "One of the capabilities' VAEs. Default: the model's.")),
+  vae: v.optional(
+    about(v.string(), "One of the capabilities' VAEs, or an id of the models for its own."),
+  ),
   refiner: v.optional(
     about(v.string(), "An id of the models that finishes the images. Default: as the server is."),
   ),

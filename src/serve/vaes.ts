@@ -1,6 +1,7 @@
 /**
- * The VAEs that jobs may name: those in the folders of models that fit a model of the list. A model
- * with another VAE is loaded as another model is.
+ * The VAEs that jobs may name: those in the folders of models that fit a model of the list, and by
+ * their ids those of the list's other models. A model with another VAE is loaded as another model
+ * is.
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import type { ListedModel } from "../library/list.ts";
@@ -11,23 +12,29 @@ import type { CatalogModel } from "./catalog-model.ts";
 export class Vaes {
   /** By the model's id, then by the VAE's name in small letters. */
   private variants = new Map<string, Map<string, CatalogModel>>();
+  private listed: readonly string[] = [];
 
   /** Looks again; what is no VAE for a model is left out. */
   async refresh(models: readonly CatalogModel[], found: readonly ListedModel[]): Promise<void> {
     const variants = new Map(models.map(({ id }) => [id, new Map<string, CatalogModel>()]));
-    for (const { name, path } of found) {
-      for (const model of models) {
-        const variant = await variantOf(model, name, path);
-        if (variant !== null) variants.get(model.id)!.set(name.toLowerCase(), variant);
+    const add = async (name: string, path: string) => {
+      for (const model of models.filter(({ id }) => id !== name)) {
+        const own = variants.get(model.id)!;
+        const key = name.toLowerCase();
+        const variant = own.has(key) ? null : await variantOf(model, name, path);
+        if (variant !== null) own.set(key, variant);
       }
-    }
+    };
+    for (const { name, path } of found) await add(name, path);
+    const all = [...variants.values()].flatMap((each) => [...each.values()]);
+    this.listed = [...new Set(all.map(({ vae }) => vae!))].sort();
+    for (const { id, prepared } of models) await add(id, prepared.model.path);
     this.variants = variants;
   }
 
   /** As requests name them. */
-  names(): string[] {
-    const all = [...this.variants.values()].flatMap((each) => [...each.values()]);
-    return [...new Set(all.map(({ vae }) => vae!))].sort();
+  names(): readonly string[] {
+    return this.listed;
   }
 
   /** The model with this VAE. Throws "bad-model". */

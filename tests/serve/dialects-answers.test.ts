@@ -5,7 +5,7 @@
 import { describe, expect, test } from "bun:test";
 import { readImage } from "../../src/image/read.ts";
 import type { JobSpec } from "../../src/serve/jobs/types.ts";
-import { defaultPrompt } from "../support/comfy-prompt.ts";
+import { defaultPrompt, refinedPrompt } from "../support/comfy-prompt.ts";
 import { dialectApp } from "../support/dialect-app.ts";
 import { colouredPng, holed, squareMask, turnedJpeg } from "../support/input-images.ts";
 
@@ -505,6 +505,51 @@ describe("ComfyUI", () => {
     const loader = { class_type: "VAELoader", inputs: { vae_name: "fp16-fix.safetensors" } };
     const { status, spec } = await ask({ 8: { vae: ["18", 0] } }, { 18: loader });
     expect([status, spec!.vae]).toEqual([200, "fp16-fix"]);
+  });
+
+  test("a base model and a refiner share their steps", async () => {
+    const { status, answer, spec } = await sent("/prompt", { prompt: refinedPrompt() });
+    expect([status, answer.error]).toEqual([200, undefined]);
+    expect(spec).toMatchObject({ model: "mini", refiner: "other", vae: "other" });
+    const { request, dialectData } = spec!;
+    expect(request).toMatchObject({ stepCount: 5, denoisingEnd: 0.6, seed: 42n });
+    expect(dialectData).toMatchObject({ first: "10", sampler: "11", firstSteps: 3 });
+  });
+
+  test("with prompts of SDXL, and the base model's VAE", async () => {
+    const size = { width: 64, height: 64 };
+    const target = { target_width: 64, target_height: 64, crop_w: 0, crop_h: 0 };
+    const nodes: Json = refinedPrompt({ 17: { vae: ["4", 2] } });
+    const text = { text_l: "a red circle", text_g: "round", clip: ["4", 1], ...size, ...target };
+    nodes[6] = { class_type: "CLIPTextEncodeSDXL", inputs: text };
+    const scored = { text: "a red circle", clip: ["12", 1], ascore: 6, ...size };
+    nodes[15] = { class_type: "CLIPTextEncodeSDXLRefiner", inputs: scored };
+    const { status, answer, spec } = await sent("/prompt", { prompt: nodes });
+    expect([status, answer.error]).toEqual([200, undefined]);
+    expect(spec!.request).toMatchObject({ prompt: "a red circle", prompt2: "round" });
+    expect(spec!.vae).toBeUndefined();
+  });
+
+  test.each<[string, string, Record<string, Json>]>([
+    ["10", "return_with_leftover_noise", { 10: { return_with_leftover_noise: "disable" } }],
+    ["10", "end_at_step", { 10: { end_at_step: 5 } }],
+    [
+      "10",
+      "sampler_name",
+      { 10: { sampler_name: "euler_ancestral" }, 11: { sampler_name: "euler_ancestral" } },
+    ],
+    ["11", "add_noise", { 11: { add_noise: "enable" } }],
+    ["11", "start_at_step", { 11: { start_at_step: 2 } }],
+    ["11", "end_at_step", { 11: { end_at_step: 4 } }],
+    ["11", "steps", { 11: { steps: 6 } }],
+    ["11", "model", { 11: { model: ["4", 0] } }],
+    ["15", "text", { 15: { text: "another" } }],
+    ["16", "clip", { 16: { clip: ["4", 1] } }],
+  ])("of two models at %s.%s it is refused", async (node, input, inputs) => {
+    const { status, answer } = await sent("/prompt", { prompt: refinedPrompt(inputs) });
+    expect(status).toBe(400);
+    const { errors } = (answer.node_errors as Record<string, { errors: Json[] }>)[node]!;
+    expect(String(errors[0]!.details)).toStartWith(`${input} - `);
   });
 
   const second = (inputs: Json = {}) => ({

@@ -2,7 +2,9 @@
  * IP-Adapters, refiners and upscalers as other programs ask for them: the images are the command's.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { Client } from "@stable-canvas/comfyui-client";
 import sharp from "sharp";
+import { refinedPrompt } from "../support/comfy-prompt.ts";
 import { type NetworksServer, startNetworksServer } from "../support/networks-server.ts";
 
 setDefaultTimeout(120_000);
@@ -97,5 +99,43 @@ describe("A1111", () => {
       }),
     );
     expect(sharpened!.equals(filtered!)).toBe(false);
+  });
+});
+
+describe("ComfyUI", () => {
+  test("a client has both models of the example's workflow sample", async () => {
+    const client = new Client({
+      ...{ api_host: server.url.replace("http://", ""), clientId: crypto.randomUUID() },
+    } as never);
+    client.connect();
+    await new Promise<void>((resolve) => client.on("status", () => resolve()));
+    const steps: Record<string, number[]> = {};
+    client.on("message", ({ data }) => {
+      if (typeof data !== "string") return;
+      const { type, data: said } = JSON.parse(data);
+      if (type !== "progress") return;
+      steps[said.node] = [...(steps[said.node] ?? []), said.value / said.max];
+    });
+    const prompt = refinedPrompt({
+      ...{ 4: { ckpt_name: "model" }, 12: { ckpt_name: "refiner" }, 17: { vae: ["4", 2] } },
+    });
+    const { images } = await client.enqueue(prompt as never);
+    client.close();
+    // Previews are among them.
+    const found = (images as { type: string; data: string }[]).find(({ type }) => type === "url");
+    const image = await (await fetch(found!.data)).bytes();
+    const same = ["--compat", "comfyui", "--steps", "5", "--guidance-scale", "8"];
+    const own = ["--seed", "42", "--scheduler", "euler", "--sigmas", "normal"];
+    const shared = ["--refiner", server.paths.refiner, "--denoising-end", "0.6"];
+    const flags = [...same, ...own, ...shared, "--negative-prompt", "blurry"];
+    const size = ["--width", "64", "--height", "64"];
+    const png = await server.sampled(["a red circle", ...size, ...flags]);
+    expect(image as Uint8Array).toEqual(png);
+    // Steps that take no time are not all told of.
+    expect(Object.keys(steps)).toEqual(["10", "11"]);
+    for (const shares of Object.values(steps)) {
+      expect(shares).toEqual(shares.toSorted((a, b) => a - b));
+      expect(Math.max(...shares)).toBeLessThanOrEqual(1);
+    }
   });
 });

@@ -15,8 +15,10 @@ export interface ComfyData {
   outputs: string[];
   order: string[];
   sampler: string;
-  /** The sampler of the first pass, where there are two. */
+  /** The first of two samplers. */
   first?: string;
+  /** Its steps, where the second goes on with the rest of them. */
+  firstSteps?: number;
   decode: string;
 }
 

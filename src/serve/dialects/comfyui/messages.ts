@@ -93,11 +93,16 @@ export class JobMessages {
       yield* this.leaveSampler();
     }
     if (stage !== "denoise" || this.nodes.has(decode)) return;
-    if (isLastPass) yield* this.advance(this.data.sampler);
+    const { firstSteps = 0 } = this.data;
+    const isFirst = step <= firstSteps && firstSteps > 0;
+    if (isLastPass && !isFirst) yield* this.advance(this.data.sampler);
     if (step === 0) return;
     const sampler = this.current ?? this.data.sampler;
-    const value = Math.min(this.imageCount, count - 1) * steps + step;
-    const max = count * steps;
+    const own = isFirst ? firstSteps : steps - firstSteps;
+    // Of two models the first one makes its steps of all images before the second one begins.
+    const done = firstSteps > 0 ? 0 : Math.min(this.imageCount, count - 1);
+    const value = done * own + (isFirst ? step : step - firstSteps);
+    const max = firstSteps > 0 ? own : count * own;
     this.nodes.set(sampler, { state: "running", value, max });
     const { promptId: prompt_id } = this;
     yield { type: "progress", data: { value, max, prompt_id, node: sampler } };

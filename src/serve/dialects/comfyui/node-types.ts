@@ -128,6 +128,11 @@ const nodeTypes: Readonly<Record<string, NodeType>> = {
     },
     outputs: ["CONDITIONING"],
   },
+  CLIPTextEncodeSDXLRefiner: {
+    ...{ title: "CLIPTextEncodeSDXLRefiner", category: "advanced/conditioning" },
+    inputs: { ascore: number(6, 0, 1000), width: side(1024), height: side(1024), text, clip },
+    outputs: ["CONDITIONING"],
+  },
   ConditioningZeroOut: {
     ...{ title: "ConditioningZeroOut", category: "advanced/conditioning" },
     inputs: { conditioning },

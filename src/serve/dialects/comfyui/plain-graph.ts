@@ -1,12 +1,13 @@
 /**
  * The shape that a job has: one sampler, from an empty latent or from an image, decoded once, with
- * prompts, LoRAs and VAE of the same model.
+ * prompts, LoRAs and VAE of the same model; or two samplers, of two passes or of two models.
  */
 import { checkControls, controlNodes } from "./controls.ts";
 import { type NodeErrors, unsupported } from "./errors.ts";
 import { chainOf, conditioningChain } from "./graph.ts";
 import { type GraphReader, nodeError } from "./graph-reader.ts";
 import { type LatentStart, latentStart } from "./latent-start.ts";
+import { type Refined, refinedOf, refinerEncoders } from "./refined.ts";
 import { type SecondPass, secondPass } from "./second-pass.ts";
 import { outputsRefused } from "./validate.ts";
 
@@ -18,8 +19,9 @@ interface PlainGraph {
   first: string;
   start: LatentStart;
   second: SecondPass | null;
+  refined: Refined | null;
   controls: readonly string[];
-  /** The node that loads another VAE; null for the model's own. */
+  /** The node that loads another VAE, or a refiner with its own; null for the model's own. */
   vae: string | null;
 }
 
@@ -36,18 +38,23 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   if (!graph.type(sampler).startsWith("KSampler")) {
     graph.refuse(decode, "samples", "must come from a sampler");
   }
-  const second = secondPass(graph, sampler);
-  const first = second?.first ?? sampler;
+  const refined = refinedOf(graph, sampler);
+  const second = refined === null ? secondPass(graph, sampler) : null;
+  const first = refined?.base ?? second?.first ?? sampler;
   const start = latentStart(graph, first);
-  if (second !== null && start.pixels !== null) {
-    graph.refuse(sampler, "latent_image", "two passes start from an empty latent");
+  if (first !== sampler && start.pixels !== null) {
+    graph.refuse(sampler, "latent_image", "two samplers start from an empty latent");
   }
   const { checkpoint, controls } = checkModel(graph, first, start);
   const coders = [...decodes, ...(second?.coders ?? [])];
   if (start.pixels !== null) coders.push(start.id);
   const vae = graph.source(decode, "vae");
   for (const id of coders) checkVae(graph, id, vae);
-  return { decode, sampler, first, start, second, controls, vae: vaeOf(graph, decode, checkpoint) };
+  for (const id of refined === null ? [] : refinerEncoders(graph, sampler)) {
+    checkSdxl(graph, id, start);
+  }
+  const shape = { decode, sampler, first, start, second, refined, controls };
+  return { ...shape, vae: vaeOf(graph, decode, [checkpoint, refined?.loader]) };
 }
 
 /**
@@ -118,13 +125,15 @@ function encoderOf(
 
 /** Sizes that prompts of SDXL are told are those of the image. */
 function checkSdxl(graph: GraphReader, id: string, start: LatentStart): void {
-  if (graph.type(id) !== "CLIPTextEncodeSDXL") return;
+  const type = graph.type(id);
+  if (!type.startsWith("CLIPTextEncodeSDXL")) return;
   const isEmpty = start.pixels === null;
   const told = (name: string) => graph.number(id, name);
   const width = isEmpty ? graph.number(start.id, "width") : told("width");
   const height = isEmpty ? graph.number(start.id, "height") : told("height");
-  const wanted = { width, height, target_width: width, target_height: height };
-  for (const [input, side] of Object.entries({ ...wanted, crop_w: 0, crop_h: 0 })) {
+  const ofBase = { target_width: width, target_height: height, crop_w: 0, crop_h: 0 };
+  const wanted = { width, height, ...(type === "CLIPTextEncodeSDXL" && ofBase) };
+  for (const [input, side] of Object.entries(wanted)) {
     if (told(input) === side) continue;
     graph.refuse(id, input, `must be that of the image, ${side}`);
   }
@@ -135,9 +144,14 @@ function checkVae(graph: GraphReader, id: string, vae: string): void {
   graph.refuse(id, "vae", "must be the same wherever there is one");
 }
 
-function vaeOf(graph: GraphReader, decode: string, checkpoint: string): string | null {
+/** `checkpoints` are those of the samplers, the first with the VAE that a job has by itself. */
+function vaeOf(
+  graph: GraphReader,
+  decode: string,
+  [own, ...others]: readonly (string | undefined)[],
+): string | null {
   const vae = graph.source(decode, "vae");
-  if (graph.type(vae) === "VAELoader") return vae;
-  if (vae === checkpoint) return null;
+  if (vae === own) return null;
+  if (graph.type(vae) === "VAELoader" || others.includes(vae)) return vae;
   return graph.refuse(decode, "vae", "must be that of the sampler's model, or of VAELoader");
 }

@@ -51,7 +51,7 @@ export class PromptQueue {
     const targets = body.partial_execution_targets;
     const wanted = Array.isArray(targets) ? targets.map(wordsOf) : undefined;
     const valid = validatePrompt(body.prompt, lists, wanted);
-    const { request, model, vae, images, nodeErrors, work } = await translatePrompt(
+    const { request, model, vae, refiner, images, nodeErrors, work } = await translatePrompt(
       ...([valid.prompt, valid.outputs, lists] as const),
       (name) => this.images.read(refOf(name)),
     );
@@ -67,7 +67,7 @@ export class PromptQueue {
       ...{ number, extraData, ...work },
     };
     const spec = {
-      ...{ request, model, vae, client, dialect: "comfyui" as const, dialectData },
+      ...{ request, model, vae, refiner, client, dialect: "comfyui" as const, dialectData },
       priority: number < 0 ? 1 : 0,
       previewSteps: clientId === undefined ? 0 : 1,
       format: "png" as const,

@@ -17,6 +17,7 @@ import type { ComfyData } from "./job-data.ts";
 import { type LatentStart, pngOf, startImages } from "./latent-start.ts";
 import { NodePixels } from "./pixels.ts";
 import { checkPlainGraph, splitOutputs } from "./plain-graph.ts";
+import { checkSameTexts } from "./refined.ts";
 import { stepsOf } from "./sampler-steps.ts";
 import { secondPassSettings } from "./second-pass.ts";
 
@@ -25,11 +26,13 @@ interface Translation {
   model: string;
   /** Absent for the model's own. */
   vae?: string;
+  /** Absent where one model takes all steps. */
+  refiner?: string;
   /** null where it starts from noise alone. */
   images: InputImages | null;
   /** Of outputs that show nothing of it. */
   nodeErrors: NodeErrors;
-  work: Pick<ComfyData, "prompt" | "outputs" | "order" | "sampler" | "first" | "decode">;
+  work: Omit<ComfyData, "promptId" | "number" | "extraData">;
 }
 
 /** `read` gives the bytes of an image that a node names. Rejects with `PromptRefused`. */
@@ -43,8 +46,10 @@ export async function translatePrompt(
   const order = orderOf(whole, outputs);
   const prompt: Prompt = Object.fromEntries(order.map((id) => [id, whole[id]!]));
   const graph = new GraphReader(prompt);
-  const { decode, sampler, first, start, second, controls, vae } = checkPlainGraph(graph, outputs);
+  const shape = checkPlainGraph(graph, outputs);
+  const { decode, sampler, first, start, second, refined, controls } = shape;
   const recipe = readRecipe(prompt, first);
+  if (refined !== null) checkSameTexts(graph, sampler, textsOf(recipe));
   const { noiseBatch = 1, ...settings } = recipe.settings;
   const loras = recipe.loras.map(({ name, scale, textScale }) => {
     return { file: nameIn(lists.loras, name) ?? name, scale, textScale };
@@ -54,7 +59,9 @@ export async function translatePrompt(
     // A text that is empty is a prompt too.
     prompt: "",
     ...settings,
-    ...stepsOf(graph, first, start),
+    ...(refined === null
+      ? stepsOf(graph, first, start)
+      : { denoisingEnd: refined.steps / refined.stepCount }),
     ...(second && secondPassSettings(graph, sampler, second, start.id)),
     imageCount: countOf(graph, start, noiseBatch),
     ...steered.settings,
@@ -65,14 +72,40 @@ export async function translatePrompt(
   return {
     request,
     model: modelNamed(lists, recipe.model?.name ?? "")!.id,
-    ...(vae !== null && { vae: nameIn(lists.vaes, graph.text(vae, "vae_name"))! }),
+    ...namesOf(graph, shape, lists),
     images: await imagesOf(start, steered.images, pixels),
     nodeErrors,
-    work: { prompt, outputs, order, sampler, decode, ...(second && { first }) },
+    work: {
+      ...{ prompt, outputs, order, sampler, decode, ...(first !== sampler && { first }) },
+      ...(refined && { firstSteps: refined.steps }),
+    },
   };
 }
 
 // --- internal ---
+
+/** The VAE, by its name or that of its model, and the refiner. */
+function namesOf(
+  graph: GraphReader,
+  { vae, refined }: ReturnType<typeof checkPlainGraph>,
+  lists: NodeLists,
+): Pick<Translation, "vae" | "refiner"> {
+  const checkpoint = (id: string) => modelNamed(lists, graph.text(id, "ckpt_name"))!.id;
+  const vaeName = (id: string) => {
+    const isLoader = graph.type(id) === "VAELoader";
+    return isLoader ? nameIn(lists.vaes, graph.text(id, "vae_name"))! : checkpoint(id);
+  };
+  return {
+    ...(vae !== null && { vae: vaeName(vae) }),
+    ...(refined !== null && { refiner: checkpoint(refined.loader) }),
+  };
+}
+
+/** What the first text encoder reads; null for zeros. */
+function textsOf({ settings }: RequestedRecipe) {
+  const { prompt = "", negativePrompt = "", emptyNegative } = settings;
+  return { positive: prompt, negative: emptyNegative === "zeros" ? null : negativePrompt };
+}
 
 function readRecipe(prompt: Prompt, sampler: string) {
   const recipe = new RequestedRecipe("ComfyUI", "comfyui");
