@@ -132,8 +132,8 @@ describe("ComfyUI", () => {
     const png = await server.sampled(["a red circle", ...size, ...flags]);
     expect(image as Uint8Array).toEqual(png);
     // Steps that take no time are not all told of.
-    expect(Object.keys(steps)).toEqual(["10", "11"]);
-    for (const shares of Object.values(steps)) {
+    for (const [node, shares] of Object.entries(steps)) {
+      expect(node).toBeOneOf(["10", "11"]);
       expect(shares).toEqual(shares.toSorted((a, b) => a - b));
       expect(Math.max(...shares)).toBeLessThanOrEqual(1);
     }
