@@ -120,7 +120,7 @@ function passesOf(prepared: Prepared): Pass[] {
       passes.push({ name: "upscale", ...where, steps: null, ...of });
     }
   }
-  if (hires !== null) passes.push(...imagePasses(prepared, hires.plan, "second"));
+  if (hires?.denoises) passes.push(...imagePasses(prepared, hires.plan, "second"));
   if (refiner !== null && plan.refined !== null) {
     passes.push(...imagePasses({ ...prepared, model: refiner }, plan.refined, "refiner"));
   }

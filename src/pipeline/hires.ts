@@ -32,6 +32,9 @@ export interface FirstResult {
   latents: Float32Array | undefined;
 }
 
+/** Runs an upscaler. */
+type Enlarge = (image: RawImage, size: Size, network: UpscalerNetwork) => Promise<RawImage>;
+
 type HiresKey = keyof typeof hiresSettings;
 
 interface PlanContext {
@@ -62,7 +65,8 @@ export function withHires(
   }
   const planned = planHires(first, hires, request, context);
   const { plan, upscaler } = planned;
-  const own = { hiresStrength: plan.settings.strength, hiresUpscaler: upscaler.name };
+  const hiresStrength = planned.denoises ? plan.settings.strength : 0;
+  const own = { hiresStrength, hiresUpscaler: upscaler.name };
   const isLatent = upscaler.kind === "latent";
   // What the second pass starts from.
   const wanted = { wantLatents: isLatent, wantImages: !isLatent };
@@ -90,19 +94,26 @@ export async function secondPass(
   hires: PlannedHires,
   index: number,
   made: FirstResult,
-  enlarge: (image: RawImage, size: Size, network: UpscalerNetwork) => Promise<RawImage>,
+  enlarge: Enlarge,
 ): Promise<PlannedRequest> {
   const { plan } = hires;
   const one = { ...plan, batches: plan.batches.slice(index, index + 1) };
   if (hires.upscaler.kind === "latent") return { ...one, latents: largerLatents(hires, made) };
-  assert(made.pixels && plan.input, "a first pass without an image");
+  assert(plan.input, "a second pass without an image");
+  return { ...one, input: { ...plan.input, image: await enlargedResult(hires, made, enlarge) } };
+}
+
+/** The image that the first pass `made`, at the size of the second. */
+export async function enlargedResult(
+  { plan, firstSize, upscaler }: PlannedHires,
+  { pixels }: FirstResult,
+  enlarge: Enlarge,
+): Promise<RawImage> {
+  assert(pixels, "a first pass without an image");
   const { width, height } = plan.settings;
-  const first = { ...hires.firstSize, pixels: made.pixels };
-  const image =
-    hires.upscaler.kind === "model"
-      ? await enlarge(first, { width, height }, hires.upscaler.network)
-      : await resized(first, { width, height }, "stretch");
-  return { ...one, input: { ...plan.input, image } };
+  const first = { ...firstSize, pixels };
+  if (upscaler.kind !== "model") return await resized(first, { width, height }, "stretch");
+  return await enlarge(first, { width, height }, upscaler.network);
 }
 
 // --- internal ---
@@ -124,7 +135,10 @@ that by ${naming("width")} and ${naming("height")}.`,
   }
   const upscaler = upscalerOf(request.hiresUpscaler ?? defaultUpscaler, files);
   const size = largerSize(first.settings, factor, model, naming);
-  const strength = request.hiresStrength ?? (upscaler.kind === "latent" ? 0.7 : 0.4);
+  const asked = request.hiresStrength ?? (upscaler.kind === "latent" ? 0.7 : 0.4);
+  const denoises = asked > 0;
+  if (!denoises) checkOnlyEnlarged(upscaler, request, naming);
+  const strength = denoises ? asked : 1;
   const stepCount = request.hiresSteps || request.stepCount;
   const { warmupSteps } = request;
   // A pass of fewer steps has at most so many that are synchronous.
@@ -141,12 +155,11 @@ that by ${naming("width")} and ${naming("height")}.`,
     warmupSteps: typeof warmupSteps === "number" ? Math.min(warmupSteps, taken) : warmupSteps,
   };
   const named: Naming = (key) => naming(namesOfSecond[key] ?? key);
-  checkStrength(strength, named);
   const { width, height } = first.settings;
   const input = upscaler.kind === "latent" ? null : inputOf(noPixels(size));
   const read = { ...first.read, input };
   const plan = planRequest(second, model, rankCount, named, files, read);
-  return { plan, firstSize: { width, height }, upscaler };
+  return { plan, denoises, firstSize: { width, height }, upscaler };
 }
 
 /** Settings of the second request, as the first one names them. */
@@ -185,9 +198,21 @@ pixels a side are possible.`,
   );
 }
 
-function checkStrength(strength: number, naming: Naming): void {
-  if (strength > 0) return;
-  throw badOption(`${naming("strength")} must be above 0: at 0 the enlarged image stays as it is.`);
+/** Of images that no second pass denoises. */
+function checkOnlyEnlarged(
+  { kind }: HiresUpscaler,
+  { hiresSteps, wantLatents }: GenerateRequest,
+  naming: Naming,
+): void {
+  const strength = naming("hiresStrength");
+  if (kind === "latent") {
+    throw badOption(
+      `${strength} must be above 0 where the latent is enlarged: at 0 ${naming("hiresUpscaler")} \
+must be lanczos or an upscaler.`,
+    );
+  }
+  if (hiresSteps) throw badOption(`${naming("hiresSteps")} needs ${strength} above 0.`);
+  if (wantLatents) throw badOption(`wantLatents needs ${strength} above 0.`);
 }
 
 /** The first pass's latents, at the size of the second. */

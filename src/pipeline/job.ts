@@ -5,13 +5,16 @@
 import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
+import type { Size } from "../image/encoder.ts";
+import type { RawImage } from "../image/read.ts";
 import { joined } from "../native/joined.ts";
 import type { NetworkUses } from "../networks/native.ts";
+import type { UpscalerNetwork } from "../networks/network.ts";
 import { type Balance, balanceText } from "./balance.ts";
 import { controlUses } from "./controls.ts";
 import { enlarged } from "./enlarge.ts";
 import type { GeneratedImage, Pass, PipelineEvent } from "./events.ts";
-import { type FirstResult, finalSize, secondPass } from "./hires.ts";
+import { enlargedResult, type FirstResult, finalSize, secondPass } from "./hires.ts";
 import { idleOnDevice } from "./idle-settings.ts";
 import { inputPixels } from "./input.ts";
 import { ipAdapterUses } from "./ip-adapters.ts";
@@ -120,7 +123,7 @@ export async function runJob(
   const images: GeneratedImage[] = [];
   let reused: ReusedSteps | null = null;
   const totals = new Totals();
-  const pass = options.pass ?? (plan.hires && { index: 1, count: 2 });
+  const pass = options.pass ?? (plan.hires?.denoises ? { index: 1, count: 2 } : undefined);
   for (const [number, batch] of batches.entries()) {
     stopIfAborted(signal);
     const { range } = batch;
@@ -144,8 +147,8 @@ export async function runJob(
       const made = { pixels: result.images[place], latents: latentsAt(result, place) };
       const index = range.first - 1 + place;
       const second = finish && (await finish(index, made));
-      if (second !== null) totals.addAll(second);
-      const raw = second === null ? made.pixels : second.images[0]?.pixels;
+      if (second?.result) totals.addAll(second.result);
+      const raw = second === null ? made.pixels : second.pixels;
       if (raw === undefined) continue;
       const pixels = (await source?.finish(raw)) ?? raw;
       const image = { index, seed, width, height, pixels, origin };
@@ -209,9 +212,15 @@ function originOf(
 
 /** `runSecondPass` of any image: networks beside the model do the same for all. */
 async function secondPasses(session: JobSession, hires: PlannedHires, options: JobOptions) {
-  const uses = await usesOf(hires.plan);
+  const uses = hires.denoises ? await usesOf(hires.plan) : undefined;
   return (index: number, made: FirstResult) =>
     runSecondPass(session, hires, index, made, { ...options, uses });
+}
+
+interface SecondResult {
+  pixels: Uint8Array | undefined;
+  /** null where the image is only enlarged. */
+  result: GenerateResult | null;
 }
 
 /** Makes the final image of what the first pass `made`. */
@@ -221,27 +230,31 @@ async function runSecondPass(
   index: number,
   made: FirstResult,
   options: JobOptions,
-): Promise<GenerateResult> {
+): Promise<SecondResult> {
+  const { id: jobId, signal, onEvent } = options;
   const pass = { index: 2, count: 2 };
-  const plan = await secondPass(hires, index, made, (image, size, network) =>
+  const images = { first: index + 1, last: index + 1, count: hires.plan.batches.length };
+  const where = { images, ...(hires.denoises && { pass }) };
+  const enlarge = (image: RawImage, size: Size, network: UpscalerNetwork) =>
     enlarged(session, image, size, {
-      network,
-      signal: options.signal,
-      onProgress: (progress) => {
-        const images = { first: index + 1, last: index + 1, count: hires.plan.batches.length };
-        return options.onEvent({ type: "progress", jobId: options.id, ...progress, images, pass });
-      },
-    }),
-  );
-  return await runJob(session, plan, {
+      ...{ network, signal },
+      onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, ...where }),
+    });
+  if (!hires.denoises) {
+    const { pixels } = await enlargedResult(hires, made, enlarge);
+    return { pixels, result: null };
+  }
+  const plan = await secondPass(hires, index, made, enlarge);
+  const result = await runJob(session, plan, {
     ...options,
     ...{ pass, warnings: [] },
     keepImages: true,
     // The job has begun, and its images are given out when they are ready.
     onEvent: async (event) => {
-      if (event.type === "progress" || event.type === "preview") await options.onEvent(event);
+      if (event.type === "progress" || event.type === "preview") await onEvent(event);
     },
   });
+  return { pixels: result.images[0]?.pixels, result };
 }
 
 /** Of one image of a batch. */

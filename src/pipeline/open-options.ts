@@ -91,7 +91,9 @@ export function openOptionsOf({
     hasMask: input !== null && input.mask !== null,
     skipsDecode: !plan.wantImages,
     upscale,
-    second: plan.hires && { ...finalSize(plan), hasImage: plan.hires.plan.input !== null },
+    second: plan.hires?.denoises
+      ? { ...finalSize(plan), hasImage: plan.hires.plan.input !== null }
+      : null,
     guidance: first?.guidance ?? false,
     promptCount: first?.images[0]?.tokens.weights.length ?? 1,
     adapters: adaptersOf(first?.images[0]?.loras ?? []),

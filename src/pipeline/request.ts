@@ -156,6 +156,8 @@ export type HiresUpscaler =
 export interface PlannedHires {
   /** Of all images, each in a batch of its own. */
   plan: PlannedRequest;
+  /** False for images that are only enlarged: their `plan` has the size. */
+  denoises: boolean;
   /** Of the images of the first pass. */
   firstSize: Size;
   upscaler: HiresUpscaler;

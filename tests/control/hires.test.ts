@@ -93,6 +93,11 @@ test("strengths are those that the upscaler needs", () => {
   ]);
 });
 
+test("at strength 0 an image is only enlarged", () => {
+  const plan = planOf({ hires: 2, hiresStrength: 0, hiresUpscaler: "lanczos" });
+  expect([plan.hires!.denoises, plan.settings.hiresStrength]).toEqual([false, 0]);
+});
+
 test("several processes share latents alone", async () => {
   checkTogether(planOf({}), asFlag);
   checkTogether(planOf({ hires: 2 }), asFlag);
@@ -108,6 +113,9 @@ test("what cannot be is refused in a sentence", async () => {
   expect(await refused({ hires: 2, hiresStrength: 0 })).toContain(
     "--hires-strength must be above 0",
   );
+  const enlarged = { hires: 2, hiresStrength: 0, hiresUpscaler: "lanczos" };
+  expect(await refused({ ...enlarged, hiresSteps: 3 })).toContain("--hires-steps needs");
+  expect(await refused({ ...enlarged, wantLatents: true })).toContain("wantLatents needs");
   expect(await refused({ hires: 4, width: 4096 })).toContain("8192 pixels a side are possible");
   expect(await refused({ hires: 2, stepCount: 2, hiresStrength: 0.1 })).toContain(
     "--hires-strength 0.1 of 2 steps is none",

@@ -94,6 +94,23 @@ test("events are of both passes, and images come out of the second alone", async
   expect(result.latents!.length).toBe(2 * 4 * 20 * 12);
 });
 
+test("at strength 0 images are enlarged alone", async () => {
+  await using pipeline = await open();
+  const passes = new Set<unknown>();
+  const asked = { ...request, ...second, hiresStrength: 0, hiresSteps: undefined };
+  const both = await pipeline.generate(asked, {
+    onEvent: (event) => void (event.type === "progress" && passes.add(event.pass)),
+  });
+  const plain = await pipeline.generate(request);
+  expect([both.width, both.height]).toEqual([96, 160]);
+  for (const [index, { pixels }] of plain.images.entries()) {
+    const image = await resized({ pixels, ...base }, { width: 96, height: 160 }, "stretch");
+    expect(both.images[index]!.pixels).toEqual(image.pixels);
+  }
+  expect([both.timings.stepMs.length, both.timings.encodeMs]).toEqual([4, 0]);
+  expect(passes).toEqual(new Set([undefined]));
+});
+
 test("a job is cancelled in the second pass", async () => {
   await using pipeline = await open();
   const controller = new AbortController();

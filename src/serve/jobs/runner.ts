@@ -198,7 +198,7 @@ export class Runner implements JobRunner {
       await files[Symbol.asyncDispose]();
       throw error;
     }
-    const work = workOf(plan) + (plan.hires === null ? 0 : workOf(plan.hires.plan));
+    const work = workOf(plan) + (plan.hires?.denoises ? workOf(plan.hires.plan) : 0);
     this.options.speeds.note(prepared.rankCount, work, (performance.now() - startMs) / 1000);
     return files;
   }

@@ -28,8 +28,8 @@ export const hiresSettings = {
     group: "Second pass",
     hint: "X",
     help:
-      "How much of the enlarged image is made anew, {range}, as --strength. Default: 0.7 where " +
-      "the latent is enlarged, which needs it, else 0.4.",
+      "How much of the enlarged image is made anew, {range}, as --strength; at 0 it is only " +
+      "enlarged. Default: 0.7 where the latent is enlarged, which needs it, else 0.4.",
     modelDefault: true,
     scope: "request",
     processes: "same",

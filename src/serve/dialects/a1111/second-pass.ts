@@ -19,6 +19,8 @@ export function secondPassOf(
   if (!fields.enable_hr) return {};
   refuseOthers(fields);
   const { denoising_strength: strength, hr_second_pass_steps: steps } = fields;
+  // A1111 takes a step of noise there; here nothing is made anew.
+  if (strength === 0) throw notThere("A second pass with denoising_strength 0");
   return {
     hires: factorOf(fields),
     hiresUpscaler: upscalerOf(fields.hr_upscaler ?? "Latent", lists),
