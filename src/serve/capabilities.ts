@@ -30,7 +30,7 @@ export interface Capabilities {
   /** What IP-Adapters read images with (`ip_encoder`). */
   imageEncoders: { name: string }[];
   /** For the second pass (`hires_upscaler`). */
-  upscalers: { name: string }[];
+  upscalers: { name: string; scale: number }[];
   samplers: { name: string; help: string; otherNames: readonly string[] }[];
   recipes: { name: string; title: string; steps: number; sampler: string; guidance: number }[];
   qualities: readonly string[];
@@ -138,7 +138,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     controlnets: catalog.controlnets().map((name) => ({ name })),
     ipAdapters: catalog.ipAdapters().map((name) => ({ name })),
     imageEncoders: catalog.imageEncoders().map((name) => ({ name })),
-    upscalers: catalog.upscalerNames().map((name) => ({ name })),
+    upscalers: catalog.upscalers().map(({ name, scale }) => ({ name, scale })),
     samplers: Object.entries(samplerRows).map(([name, { text, others }]) => {
       return { name, help: text, otherNames: others };
     }),

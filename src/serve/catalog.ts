@@ -10,6 +10,7 @@ import { isPathAlone, Library, modelFolders, serves } from "../library/resolve.t
 import type { FoundModel } from "../library/scan.ts";
 import { stemOf } from "../library/scan.ts";
 import type { Model } from "../models/model.ts";
+import { openUpscaler } from "../networks/upscaler.ts";
 import {
   bundledControlNetName,
   type RequestFileKind,
@@ -52,7 +53,7 @@ export class Catalog {
   private readonly files: ListedFiles;
   private readonly vaes = new Vaes();
   private adapters: ListedAdapter[] = [];
-  private upscalers: string[] = [];
+  private upscalers_: { name: string; scale: number }[] = [];
   private ipAdapters_: string[] = [];
 
   private constructor(
@@ -122,8 +123,9 @@ export class Catalog {
     return this.vaes.names();
   }
 
-  upscalerNames(): readonly string[] {
-    return this.upscalers;
+  /** How much larger each makes an image, as they were seen last. */
+  upscalers(): readonly { name: string; scale: number }[] {
+    return this.upscalers_;
   }
 
   embeddings(): readonly string[] {
@@ -162,7 +164,8 @@ export class Catalog {
       const sha256 = hashes.known(path);
       return { name, path, detail, hash: sha256 && adapterHash(sha256) };
     });
-    this.upscalers = namesOf(await this.files.listed("upscaler"));
+    const upscalers = (await this.files.listed("upscaler")).flatMap(scaledUpscaler);
+    this.upscalers_ = upscalers.sort((a, b) => (a.name < b.name ? -1 : 1));
     this.ipAdapters_ = namesOf(await this.files.listed("ip-adapter"));
   }
 
@@ -281,6 +284,16 @@ const nouns: Readonly<Record<RequestFileKind, string>> = {
 
 function namesOf(listed: readonly ListedModel[]): string[] {
   return listed.map(({ name }) => name).sort();
+}
+
+/** None for one that cannot be read. */
+function scaledUpscaler({ name, path }: ListedModel): { name: string; scale: number }[] {
+  try {
+    return [{ name, scale: openUpscaler(path).scale }];
+  } catch (error) {
+    if (error instanceof BasedXLError) return [];
+    throw error;
+  }
 }
 
 /** By what the file holds. */

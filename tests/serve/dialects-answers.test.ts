@@ -599,6 +599,70 @@ describe("ComfyUI", () => {
     expect(spec!.request).toMatchObject({ hires: 2, hiresUpscaler: "lanczos" });
   });
 
+  const upscaled = {
+    20: { class_type: "UpscaleModelLoader", inputs: { model_name: "4x-sharp.safetensors" } },
+    21: {
+      class_type: "ImageUpscaleWithModel",
+      inputs: { upscale_model: ["20", 0], image: ["8", 0] },
+    },
+  };
+  const scaled = (inputs: Json) => ({
+    22: { class_type: "ImageScaleBy", inputs: { upscale_method: "lanczos", ...inputs } },
+  });
+
+  test("an upscaler behind the decoder enlarges alone", async () => {
+    const { answer, spec } = await ask({ 9: { images: ["21", 0] } }, upscaled);
+    expect(answer.error).toBeUndefined();
+    expect(spec!.request).toMatchObject({ hires: 4, hiresUpscaler: "4x-sharp", hiresStrength: 0 });
+    const by = scaled({ image: ["21", 0], scale_by: 0.5 });
+    const smaller = await ask({ 9: { images: ["22", 0] } }, { ...upscaled, ...by });
+    expect(smaller.spec!.request).toMatchObject({ hires: 2, hiresUpscaler: "4x-sharp" });
+  });
+
+  test("and between two samplers it is that of the second pass", async () => {
+    const between = {
+      ...second({ latent_image: ["17", 0] }),
+      ...upscaled,
+      15: { class_type: "VAEDecode", inputs: { samples: ["3", 0], vae: ["4", 2] } },
+      17: { class_type: "VAEEncode", inputs: { pixels: ["22", 0], vae: ["4", 2] } },
+      21: { ...upscaled[21], inputs: { ...upscaled[21].inputs, image: ["15", 0] } },
+      ...scaled({ image: ["21", 0], scale_by: 0.375 }),
+    };
+    const { answer, spec } = await ask(twice, between);
+    expect(answer.error).toBeUndefined();
+    const passes = { hires: 1.5, hiresUpscaler: "4x-sharp", hiresStrength: 0.5 };
+    expect(spec!.request).toMatchObject(passes);
+  });
+
+  test.each<[string, string, Json, Json]>([
+    ["21", "image", { 9: { images: ["21", 0] }, 8: { samples: ["14", 0] } }, second()],
+    ["22", "scale_by", { 9: { images: ["22", 0] } }, scaled({ image: ["21", 0], scale_by: 0.1 })],
+    [
+      "22",
+      "upscale_method",
+      { 9: { images: ["22", 0] } },
+      {
+        ...scaled({ image: ["8", 0], scale_by: 2, upscale_method: "bicubic" }),
+      },
+    ],
+    ["22", "image", { 9: { images: ["22", 0] } }, scaled({ image: ["8", 0], scale_by: 1.2 })],
+    [
+      "20",
+      "model_name",
+      { 20: {} },
+      {
+        20: { class_type: "UpscaleModelLoader", inputs: { model_name: "none of ours" } },
+        21: { ...upscaled[21] },
+        9: { class_type: "SaveImage", inputs: { images: ["21", 0], filename_prefix: "a" } },
+      },
+    ],
+  ])("an upscaler at %s.%s is refused", async (node, input, inputs, more) => {
+    const { status, answer } = await ask(inputs as never, { ...upscaled, ...more });
+    expect(status).toBe(400);
+    const { errors } = (answer.node_errors as Record<string, { errors: Json[] }>)[node]!;
+    expect(String(errors[0]!.details)).toStartWith(input);
+  });
+
   test.each<[string, Json]>([
     ["seed", { seed: 43 }],
     ["cfg", { cfg: 4 }],

@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Client } from "@stable-canvas/comfyui-client";
 import sharp from "sharp";
-import { refinedPrompt } from "../support/comfy-prompt.ts";
+import { defaultPrompt, refinedPrompt } from "../support/comfy-prompt.ts";
 import { type NetworksServer, startNetworksServer } from "../support/networks-server.ts";
 
 setDefaultTimeout(120_000);
@@ -138,4 +138,46 @@ describe("ComfyUI", () => {
       expect(Math.max(...shares)).toBeLessThanOrEqual(1);
     }
   });
+
+  test("an upscaler enlarges behind the decoder, and an image to start from", async () => {
+    const same = ["--compat", "comfyui", "--steps", "4", "--guidance-scale", "8", "--seed", "42"];
+    const own = ["--scheduler", "euler", "--sigmas", "normal", "--negative-prompt", "blurry"];
+    const nodes = {
+      20: { class_type: "UpscaleModelLoader", inputs: { model_name: "sharp.safetensors" } },
+      21: {
+        class_type: "ImageUpscaleWithModel",
+        inputs: { upscale_model: ["20", 0], image: ["8", 0] },
+      },
+    };
+    const wanted = { 4: { ckpt_name: "model" }, 9: { images: ["21", 0] } };
+    const file = await generated({ ...defaultPrompt(wanted), ...nodes });
+    const enlarged = ["--hires", "2", "--hires-strength", "0"];
+    const upscaler = ["--hires-upscaler", server.paths.upscaler];
+    const flags = [...same, ...own, ...enlarged, ...upscaler, "--width", "64", "--height", "64"];
+    expect(file).toEqual(await server.sampled(["a (red:1.2) house", ...flags]));
+
+    const form = new FormData();
+    form.append("image", Bun.file(server.images[0]!), "start.png");
+    await fetch(`${server.url}/upload/image`, { method: "POST", body: form });
+    const from = defaultPrompt({
+      ...{ 4: { ckpt_name: "model" }, 3: { latent_image: ["23", 0], denoise: 0.5 } },
+    });
+    const started = await generated({
+      ...from,
+      ...nodes,
+      21: { ...nodes[21], inputs: { upscale_model: ["20", 0], image: ["24", 0] } },
+      23: { class_type: "VAEEncode", inputs: { pixels: ["21", 0], vae: ["4", 2] } },
+      24: { class_type: "LoadImage", inputs: { image: "start.png" } },
+    });
+    // The image has 50x40 pixels, and twice as large sides that SDXL cannot have.
+    const { width, height } = await sharp(started).metadata();
+    expect([width, height]).toEqual([96, 96]);
+  });
 });
+
+/** The file of a prompt's job. */
+async function generated(prompt: object): Promise<Uint8Array> {
+  const { prompt_id: id } = await post<{ prompt_id: string }>("/prompt", { prompt });
+  await (await fetch(`${server.url}/api/v1/jobs/${id}/events`)).text();
+  return await (await fetch(`${server.url}/api/v1/jobs/${id}/images/0`)).bytes();
+}

@@ -49,7 +49,7 @@ test("the capabilities list what jobs may name", async () => {
     ],
     ipAdapters: [{ name: "plain" }, { name: "plus" }],
     controlnets: [{ name: "outlines" }],
-    upscalers: [{ name: "sharp" }],
+    upscalers: [{ name: "sharp", scale: 2 }],
     features: { ipAdapter: true, refiner: true },
   });
 });

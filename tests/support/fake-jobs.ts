@@ -185,7 +185,7 @@ export function fakeCapabilities(): CapabilitySource {
     embeddings: [{ name: "bad" }],
     vaes: [{ name: "fp16-fix" }],
     controlnets: [{ name: "canny" }, { name: "union" }],
-    upscalers: [{ name: "4x-sharp" }],
+    upscalers: [{ name: "4x-sharp", scale: 4 }],
     ipAdapters: [{ name: "ip-adapter_sdxl" }],
     imageEncoders: [],
     sizes: [{ width: 64, height: 64, ratio: "1:1" }],

@@ -53,12 +53,12 @@ export const filters = ["None", "Lanczos", "Nearest"] as const;
 
 /** The filters, then the models. */
 export function upscalerList({ upscalers }: Pick<Capabilities, "upscalers">) {
-  const listed = (name: string, model: string | null) => {
-    return { name, model_name: model, model_path: model, model_url: null, scale: 4 };
+  const listed = (name: string, model: string | null, scale: number) => {
+    return { name, model_name: model, model_path: model, model_url: null, scale };
   };
   return [
-    ...filters.map((name) => listed(name, null)),
-    ...upscalers.map(({ name }) => listed(name, name)),
+    ...filters.map((name) => listed(name, null, 4)),
+    ...upscalers.map(({ name, scale }) => listed(name, name, scale)),
   ];
 }
 

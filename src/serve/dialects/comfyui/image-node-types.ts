@@ -16,6 +16,7 @@ import {
   type NodeType,
   number,
   sideMax,
+  upscaleModel,
   vae,
   whole,
 } from "./input-types.ts";
@@ -58,6 +59,21 @@ export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
   ImageScaleBy: {
     ...{ title: "Upscale Image By", category: "image/upscaling" },
     inputs: { image, upscale_method: upscaleMethod, scale_by: number(1, 0.01, 8) },
+    outputs: ["IMAGE"],
+  },
+  ImageScaleToTotalPixels: {
+    ...{ title: "ImageScaleToTotalPixels", category: "image/upscaling" },
+    inputs: { image, upscale_method: upscaleMethod, megapixels: number(1, 0.01, 16) },
+    outputs: ["IMAGE"],
+  },
+  UpscaleModelLoader: {
+    ...{ title: "Load Upscale Model", category: "loaders" },
+    inputs: { model_name: listed("upscalers") },
+    outputs: ["UPSCALE_MODEL"],
+  },
+  ImageUpscaleWithModel: {
+    ...{ title: "Upscale Image (using Model)", category: "image/upscaling" },
+    inputs: { upscale_model: upscaleModel, image },
     outputs: ["IMAGE"],
   },
   ImagePadForOutpaint: {

@@ -39,6 +39,7 @@ export const latent = { type: "LATENT" } as const;
 export const image = { type: "IMAGE" } as const;
 export const mask = { type: "MASK" } as const;
 export const controlNet = { type: "CONTROL_NET" } as const;
+export const upscaleModel = { type: "UPSCALE_MODEL" } as const;
 
 export function whole(of: number, min: number, max: number, step?: number): InputType {
   return { type: "INT", options: { default: of, min, max, ...(step !== undefined && { step }) } };
@@ -53,7 +54,7 @@ export function flag(of: boolean): InputType {
 }
 
 /** One of a list of this server, by its name. */
-export function listed(of: "models" | "loras" | "vaes" | "controlnets"): InputType {
+export function listed(of: "models" | "loras" | "vaes" | "controlnets" | "upscalers"): InputType {
   return { type: "COMBO", choices: (lists) => lists[of].map(({ name }) => name) };
 }
 

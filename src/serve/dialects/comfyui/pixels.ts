@@ -5,15 +5,21 @@
 import type { Size } from "../../../image/encoder.ts";
 import { type RawImage, readImage } from "../../../image/read.ts";
 import { cropped, extended, inverted, type Sides } from "../../../image/transform.ts";
+import type { Capabilities } from "../../capabilities.ts";
+import type { Upscaling } from "../../upscaling.ts";
 import { colouredPixels } from "../image-bytes.ts";
 import { maskOf } from "../mask-bytes.ts";
 import { resampled, type UpscaleMethod } from "../resample.ts";
+import { upscalerOf } from "./enlargement.ts";
 import type { Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
 
-interface PixelSources {
+export interface PixelSources {
   /** The bytes of an image by the name that a node has for it; null where there is none. */
   read(name: string): Promise<Uint8Array | null>;
+  /** An image enlarged by an upscaler of the lists; null where workers have the models. */
+  upscale: Upscaling["upscale"] | null;
+  lists: Pick<Capabilities, "upscalers">;
   /** The most pixels that an image may have. */
   pixelsMax: number;
 }
@@ -57,6 +63,15 @@ export class NodePixels {
         const size = { width: rounded(width * by), height: rounded(height * by) };
         return [await this.resized(id, { width, height, ...image }, size)];
       }
+      case "ImageScaleToTotalPixels": {
+        const image = await this.input(id, "image");
+        const total = Math.trunc(this.graph.number(id, "megapixels") * 2 ** 20);
+        const by = Math.sqrt(total / (image.width * image.height));
+        const size = { width: rounded(image.width * by), height: rounded(image.height * by) };
+        return [await this.resized(id, image, size)];
+      }
+      case "ImageUpscaleWithModel":
+        return [await this.upscaled(id)];
       case "ImagePadForOutpaint":
         return await this.padded(id);
       case "ImageInvert":
@@ -118,6 +133,17 @@ export class NodePixels {
     this.checkSize(id, size);
     const method = this.graph.text(id, "upscale_method") as UpscaleMethod;
     return await resampled(image, size, method);
+  }
+
+  private async upscaled(id: string): Promise<RawImage> {
+    const image = await this.input(id, "image");
+    const { name, scale } = upscalerOf(this.graph, id, this.sources.lists);
+    const size = { width: image.width * scale, height: image.height * scale };
+    this.checkSize(id, size);
+    const { upscale } = this.sources;
+    if (upscale !== null) return await upscale(image, { upscaler: name, size });
+    const why = "this server has workers, which enlarge what they sample alone";
+    return this.graph.refuse(id, "upscale_model", why);
   }
 
   private async padded(id: string): Promise<RawImage[]> {

@@ -3,6 +3,7 @@
  * prompts, LoRAs and VAE of the same model; or two samplers, of two passes or of two models.
  */
 import { checkControls, controlNodes } from "./controls.ts";
+import { type Enlargement, imageEnlargement, nodeOf } from "./enlargement.ts";
 import { type NodeErrors, unsupported } from "./errors.ts";
 import { chainOf, conditioningChain } from "./graph.ts";
 import { type GraphReader, nodeError } from "./graph-reader.ts";
@@ -20,6 +21,8 @@ interface PlainGraph {
   start: LatentStart;
   second: SecondPass | null;
   refined: Refined | null;
+  /** What enlarges the decoded image behind the samplers; null for nothing. */
+  enlarged: Enlargement | null;
   controls: readonly string[];
   /** The node that loads another VAE, or a refiner with its own; null for the model's own. */
   vae: string | null;
@@ -27,13 +30,15 @@ interface PlainGraph {
 
 /** Of outputs behind VAEDecode. Throws `PromptRefused` for other shapes. */
 export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]): PlainGraph {
-  const decodes = outputs.map((id) => graph.source(id, "images"));
+  const shown = outputs.map((id) => shownBy(graph, id)!);
+  const decodes = shown.map(({ from }) => from);
   const samplers = decodes.map((id) => graph.source(id, "samples"));
   const [decode, sampler] = [decodes[0]!, samplers[0]!];
   for (const [place, id] of samplers.entries()) {
     const output = outputs[place]!;
-    if (id === sampler) continue;
-    graph.refuse(output, "images", "one prompt has one sampler: send one each");
+    if (id !== sampler) graph.refuse(output, "images", "one prompt has one sampler: send one each");
+    if (enlargers(shown[place]!) === enlargers(shown[0]!)) continue;
+    graph.refuse(output, "images", "one prompt shows images of one size: send one each");
   }
   if (!graph.type(sampler).startsWith("KSampler")) {
     graph.refuse(decode, "samples", "must come from a sampler");
@@ -45,6 +50,11 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   if (first !== sampler && start.pixels !== null) {
     graph.refuse(sampler, "latent_image", "two samplers start from an empty latent");
   }
+  const enlarged = nodeOf(shown[0]!) === null ? null : shown[0]!;
+  if (enlarged !== null && (first !== sampler || start.pixels !== null)) {
+    const shape = "one sampler from an empty latent";
+    graph.refuse(nodeOf(enlarged)!, "image", `what is enlarged last must be of ${shape}`);
+  }
   const { checkpoint, controls } = checkModel(graph, first, start);
   const coders = [...decodes, ...(second?.coders ?? [])];
   if (start.pixels !== null) coders.push(start.id);
@@ -53,7 +63,7 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   for (const id of refined === null ? [] : refinerEncoders(graph, sampler)) {
     checkSdxl(graph, id, start);
   }
-  const shape = { decode, sampler, first, start, second, refined, controls };
+  const shape = { decode, sampler, first, start, second, refined, enlarged, controls };
   return { ...shape, vae: vaeOf(graph, decode, [checkpoint, refined?.loader]) };
 }
 
@@ -62,7 +72,7 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
  * to start from. Throws where there are none of the first.
  */
 export function splitOutputs(graph: GraphReader, outputs: readonly string[]) {
-  const isShown = (id: string) => graph.type(graph.source(id, "images")) === "VAEDecode";
+  const isShown = (id: string) => shownBy(graph, id) !== null;
   const shown = outputs.filter(isShown);
   const others = outputs.filter((id) => !isShown(id));
   const error = unsupported("images", "must come from VAEDecode");
@@ -73,6 +83,15 @@ export function splitOutputs(graph: GraphReader, outputs: readonly string[]) {
 }
 
 // --- internal ---
+
+/** The decoded image that an output shows, and what enlarges it; null for other images. */
+function shownBy(graph: GraphReader, output: string): Enlargement | null {
+  return imageEnlargement(graph, graph.source(output, "images"));
+}
+
+function enlargers({ scale, upscaler }: Enlargement): string {
+  return JSON.stringify([scale, upscaler]);
+}
 
 /** Both prompts are encoded by the text encoders of the sampler's model, with the same LoRAs. */
 function checkModel(graph: GraphReader, sampler: string, start: LatentStart) {

@@ -19,6 +19,7 @@ import {
   QueueFull,
 } from "../../jobs/types.ts";
 import { headersOf } from "../../routes/errors.ts";
+import type { Upscaling } from "../../upscaling.ts";
 import { ClientIds } from "../client-ids.ts";
 import { comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { historyOf, isHistory, queueItem } from "./history.ts";
@@ -38,6 +39,7 @@ export class PromptQueue {
   constructor(
     private readonly jobs: JobService,
     private readonly images: Images,
+    private readonly upscaling: Upscaling | null,
   ) {
     this.ids = new ClientIds(jobs, "comfyui", (data) => (data as ComfyData | undefined)?.promptId);
   }
@@ -53,7 +55,7 @@ export class PromptQueue {
     const valid = validatePrompt(body.prompt, lists, wanted);
     const { request, model, vae, refiner, images, nodeErrors, work } = await translatePrompt(
       ...([valid.prompt, valid.outputs, lists] as const),
-      (name) => this.images.read(refOf(name)),
+      this.sources(),
     );
     const number = this.numberFor(body);
     const promptId = idText(body.prompt_id);
@@ -125,6 +127,15 @@ export class PromptQueue {
   }
 
   // --- internal ---
+
+  private sources() {
+    const { upscaling } = this;
+    return {
+      read: (name: string) => this.images.read(refOf(name)),
+      upscale:
+        upscaling && ((...asked: Parameters<Upscaling["upscale"]>) => upscaling.upscale(...asked)),
+    };
+  }
 
   private isShown(job: JobView): boolean {
     return isHistory(job) && !this.forgotten.has(job.id);

@@ -35,10 +35,10 @@ export function comfyUiRoutes(services: DialectServices) {
 
 type Lists = () => Promise<NodeLists>;
 
-function promptRoutes({ jobs }: DialectServices, images: Images, lists: Lists) {
+function promptRoutes({ jobs, upscaling }: DialectServices, images: Images, lists: Lists) {
   const app = new Hono<ServeEnv>();
   const sockets = new Sockets(jobs);
-  const queue = new PromptQueue(jobs, images);
+  const queue = new PromptQueue(jobs, images, upscaling);
   app.get(
     "/ws",
     async (c, next) => {

@@ -1,36 +1,42 @@
 /**
  * A second sampler of a larger latent as the settings of a second pass: the latent enlarged between
  * two samplers, or the decoded image, which is encoded again. Both samplers are the same otherwise.
- * Source: ComfyUI, nodes.py (LatentUpscale, LatentUpscaleBy, ImageScale, ImageScaleBy).
  */
-import { type RequestSettings, settings as table } from "../../../settings/table.ts";
+import type { RequestSettings } from "../../../settings/table.ts";
+import {
+  type Enlargement,
+  enlargementSettings,
+  imageEnlargement,
+  latentEnlargement,
+  nodeOf,
+} from "./enlargement.ts";
 import { linkOf } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
+import type { NodeLists } from "./input-types.ts";
 
 export interface SecondPass {
   /** The sampler of the first. */
   first: string;
-  /** The node that enlarges. */
-  upscale: string;
+  enlargement: Enlargement;
   /** Nodes that decode and encode between the samplers; none where the latent is enlarged. */
   coders: string[];
 }
 
 /** null where the latent of `sampler` comes from no other one. Throws `PromptRefused`. */
 export function secondPass(graph: GraphReader, sampler: string): SecondPass | null {
-  const upscale = graph.source(sampler, "latent_image");
-  if (/^LatentUpscale(By)?$/.test(graph.type(upscale))) {
-    const first = graph.source(upscale, "samples");
-    return isSampler(graph, first) ? checked(graph, sampler, { first, upscale, coders: [] }) : null;
+  const source = graph.source(sampler, "latent_image");
+  const ofLatent = latentEnlargement(graph, source);
+  if (ofLatent !== null) {
+    const { from: first } = ofLatent;
+    if (!isSampler(graph, first)) return null;
+    return checked(graph, sampler, { first, enlargement: ofLatent, coders: [] });
   }
-  if (graph.type(upscale) !== "VAEEncode") return null;
-  const encode = upscale;
-  const scale = graph.source(encode, "pixels");
-  if (!/^ImageScale(By)?$/.test(graph.type(scale))) return null;
-  const decode = graph.source(scale, "image");
-  if (graph.type(decode) !== "VAEDecode") return null;
+  if (graph.type(source) !== "VAEEncode") return null;
+  const enlargement = imageEnlargement(graph, graph.source(source, "pixels"));
+  if (enlargement === null || nodeOf(enlargement) === null) return null;
+  const { from: decode } = enlargement;
   const first = graph.source(decode, "samples");
-  return checked(graph, sampler, { first, upscale: scale, coders: [decode, encode] });
+  return checked(graph, sampler, { first, enlargement, coders: [decode, source] });
 }
 
 type HiresSettings = Pick<
@@ -42,18 +48,13 @@ type HiresSettings = Pick<
 export function secondPassSettings(
   graph: GraphReader,
   sampler: string,
-  { upscale }: SecondPass,
-  empty: string,
+  { enlargement }: SecondPass,
+  context: { empty: string; lists: NodeLists },
 ): HiresSettings {
-  const hires = factorOf(graph, upscale, empty);
-  const { min, max } = table.hires;
-  if (!(hires >= min && hires <= max)) {
-    graph.refuse(upscale, "scale_by", `must be from ${min} to ${max}, not ${hires}`);
-  }
+  const larger = enlargementSettings(graph, enlargement, context);
   const hiresStrength = graph.number(sampler, "denoise");
   if (hiresStrength === 0) graph.refuse(sampler, "denoise", "must be above 0");
-  const hiresUpscaler = upscalerOf(graph, upscale);
-  return { hires, hiresUpscaler, hiresStrength, hiresSteps: graph.number(sampler, "steps") };
+  return { ...larger, hiresStrength, hiresSteps: graph.number(sampler, "steps") };
 }
 
 // --- internal ---
@@ -81,34 +82,4 @@ function checked(graph: GraphReader, sampler: string, pass: SecondPass): SecondP
     if (own !== other) graph.refuse(sampler, input, "must be that of the first sampler");
   }
   return pass;
-}
-
-function factorOf(graph: GraphReader, upscale: string, empty: string): number {
-  if (graph.type(upscale).endsWith("By")) return graph.number(upscale, "scale_by");
-  const by = (side: string) => graph.number(upscale, side) / graph.number(empty, side);
-  const [across, down] = [by("width"), by("height")];
-  // 0 keeps the shape.
-  if (across === 0 || down === 0) return Math.max(across, down);
-  if (Math.abs(across - down) > 1e-3) {
-    graph.refuse(upscale, "width", "the larger image must have the shape of the first");
-  }
-  return across;
-}
-
-/** Methods by kind of node, and this program's names of them. */
-const upscalers: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  LatentUpscale: {
-    ...{ bilinear: "latent", bicubic: "latent-bicubic" },
-    "nearest-exact": "latent-nearest-exact",
-  },
-  ImageScale: { lanczos: "lanczos" },
-};
-
-function upscalerOf(graph: GraphReader, upscale: string): string {
-  const known = upscalers[graph.type(upscale).replace(/By$/, "")] ?? {};
-  const method = graph.text(upscale, "upscale_method");
-  const found = known[method];
-  if (found !== undefined) return found;
-  const names = Object.keys(known).join(", ");
-  return graph.refuse(upscale, "upscale_method", `must be ${names} between two samplers`);
 }

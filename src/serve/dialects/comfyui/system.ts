@@ -31,17 +31,20 @@ export function systemStats({ version, ranks }: Capabilities) {
   };
 }
 
-export const modelFolders = ["checkpoints", "loras", "vae", "embeddings", "controlnet"];
+export const modelFolders = [
+  ...["checkpoints", "loras", "vae", "embeddings", "controlnet", "upscale_models"],
+];
 
 /** Names in a folder; null for a folder that is not there. */
 export function modelFolder(
   folder: string,
-  { models, loras, vaes, embeddings, controlnets }: Capabilities,
+  { models, loras, vaes, embeddings, controlnets, upscalers }: Capabilities,
 ): string[] | null {
   const names = (list: readonly { name: string }[]) => list.map(({ name }) => name);
   if (folder === "checkpoints") return names(models);
   if (folder === "loras") return names(loras);
   if (folder === "embeddings") return names(embeddings);
   if (folder === "controlnet") return names(controlnets);
+  if (folder === "upscale_models") return names(upscalers);
   return folder === "vae" ? names(vaes) : null;
 }

@@ -9,13 +9,14 @@ import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { modelNamed, nameIn } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
 import { controlsOf } from "./controls.ts";
+import { type Enlargement, enlargementSettings, nodeOf } from "./enlargement.ts";
 import { comfyError, type NodeErrors } from "./errors.ts";
 import { type Link, orderOf, type Prompt } from "./graph.ts";
 import { GraphReader, refusedAt } from "./graph-reader.ts";
 import type { NodeLists } from "./input-types.ts";
 import type { ComfyData } from "./job-data.ts";
 import { type LatentStart, pngOf, startImages } from "./latent-start.ts";
-import { NodePixels } from "./pixels.ts";
+import { NodePixels, type PixelSources } from "./pixels.ts";
 import { checkPlainGraph, splitOutputs } from "./plain-graph.ts";
 import { checkSameTexts } from "./refined.ts";
 import { stepsOf } from "./sampler-steps.ts";
@@ -35,19 +36,20 @@ interface Translation {
   work: Omit<ComfyData, "promptId" | "number" | "extraData">;
 }
 
-/** `read` gives the bytes of an image that a node names. Rejects with `PromptRefused`. */
+/** `sources` give images that nodes name, and enlarge them. Rejects with `PromptRefused`. */
 export async function translatePrompt(
   whole: Prompt,
   allOutputs: readonly string[],
   lists: NodeLists,
-  read: (name: string) => Promise<Uint8Array | null>,
+  sources: Pick<PixelSources, "read" | "upscale">,
 ): Promise<Translation> {
   const { shown: outputs, nodeErrors } = splitOutputs(new GraphReader(whole), allOutputs);
   const order = orderOf(whole, outputs);
   const prompt: Prompt = Object.fromEntries(order.map((id) => [id, whole[id]!]));
   const graph = new GraphReader(prompt);
   const shape = checkPlainGraph(graph, outputs);
-  const { decode, sampler, first, start, second, refined, controls } = shape;
+  const { decode, sampler, first, start, second, refined, enlarged, controls } = shape;
+  const context = { empty: start.id, lists };
   const recipe = readRecipe(prompt, first);
   if (refined !== null) checkSameTexts(graph, sampler, textsOf(recipe));
   const { noiseBatch = 1, ...settings } = recipe.settings;
@@ -62,13 +64,14 @@ export async function translatePrompt(
     ...(refined === null
       ? stepsOf(graph, first, start)
       : { denoisingEnd: refined.steps / refined.stepCount }),
-    ...(second && secondPassSettings(graph, sampler, second, start.id)),
+    ...(second && secondPassSettings(graph, sampler, second, context)),
+    ...(enlarged && enlargedSettings(graph, enlarged, context)),
     imageCount: countOf(graph, start, noiseBatch),
     ...steered.settings,
     ...(loras.length > 0 && { loras }),
   };
   const pixelsMax = lists.limits.megapixels * 1e6;
-  const pixels = new NodePixels(graph, { read, pixelsMax });
+  const pixels = new NodePixels(graph, { ...sources, lists, pixelsMax });
   return {
     request,
     model: modelNamed(lists, recipe.model?.name ?? "")!.id,
@@ -83,6 +86,25 @@ export async function translatePrompt(
 }
 
 // --- internal ---
+
+/** Nothing is made anew behind the last sampler. */
+function enlargedSettings(
+  graph: GraphReader,
+  enlarged: Enlargement,
+  context: { empty: string; lists: NodeLists },
+) {
+  const settings = enlargementSettings(graph, enlarged, context);
+  for (const side of ["width", "height"]) {
+    const larger = graph.number(context.empty, side) * settings.hires;
+    if (Math.abs(larger / sideUnit - Math.round(larger / sideUnit)) < 1e-6) continue;
+    const why = `the enlarged ${side} ${larger} must be a multiple of ${sideUnit}`;
+    graph.refuse(nodeOf(enlarged)!, "image", why);
+  }
+  return { ...settings, hiresStrength: 0 };
+}
+
+/** Of images that are generated. */
+const sideUnit = 32;
 
 /** The VAE, by its name or that of its model, and the refiner. */
 function namesOf(

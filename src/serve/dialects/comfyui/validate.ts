@@ -211,6 +211,7 @@ function isListed(name: string, value: string, choices: readonly string[], lists
   if (name === "lora_name") return nameIn(lists.loras, value) !== null;
   if (name === "control_net_name") return nameIn(lists.controlnets, value) !== null;
   if (name === "vae_name") return nameIn(lists.vaes, value) !== null;
+  if (name === "model_name") return nameIn(lists.upscalers, value) !== null;
   // Images of jobs and those in folders are not listed: they are looked for when they are read.
   if (name === "image") return true;
   return choices.includes(value);
