@@ -88,6 +88,20 @@ describe("OpenAI", () => {
     expect(jobs.inputs[0]!.mask).not.toBeNull();
   });
 
+  test("what networks read comes in base64 beside their settings", async () => {
+    const { post, jobs } = dialectApp();
+    const image = await colouredPng({ width: 8, height: 8 });
+    const text = Buffer.from(image).toString("base64");
+    const named = { refiner: "other", denoising_end: 0.8, vae: "fp16-fix.safetensors" };
+    const seen = { ip_adapter: ["ip-adapter_sdxl"], ip_images: [`data:image/png;base64,${text}`] };
+    const steered = { controlnet: ["canny"], control_images: [text] };
+    const body = { prompt: "a", ...named, ...seen, ...steered };
+    expect((await post("/v1/images/generations", body)).status).toBe(200);
+    expect(jobs.submitted[0]).toMatchObject({ refiner: "other", vae: "fp16-fix" });
+    expect(jobs.submitted[0]!.request).toMatchObject({ ipAdapter: ["ip-adapter_sdxl"] });
+    expect(jobs.inputs[0]).toMatchObject({ controlImages: [image], ipImages: [image] });
+  });
+
   test.each<[Json, string]>([
     [{}, "image"],
     [{ image: "https://a.example/b.png" }, "image"],
@@ -106,6 +120,9 @@ describe("OpenAI", () => {
     [{ loras: ["/etc/passwd"] }, "loras", "invalid_value"],
     [{ image: "/etc/passwd" }, "image", "unknown_parameter"],
     [{ size: "64" }, "size", "invalid_value"],
+    [{ refiner: "x" }, "refiner", "model_not_found"],
+    [{ vae: "x" }, "vae", "invalid_value"],
+    [{ ip_images: ["https://a.example/b.png"] }, "ip_images", "invalid_value"],
   ])("%j is refused", async (fields, param, code) => {
     const { status, answer } = await ask({ prompt: "a", ...fields });
     expect(status).toBeOneOf([400, 404]);

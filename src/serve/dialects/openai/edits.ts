@@ -5,11 +5,12 @@
  * Source: the types of OpenAI's npm package, resources/images (ImageEditParams) and its uploads;
  * OpenAI's API reference, "Create image edit" (images and mask as `image_url` in JSON).
  */
-import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { InputImages } from "../../jobs/types.ts";
-import { decodedBase64, sizeOfImage } from "../image-bytes.ts";
+import { sizeOfImage } from "../image-bytes.ts";
 import { maskOf } from "../mask-bytes.ts";
+import { encodedIn, withoutHints } from "./encoded-images.ts";
 import { invalidValue, OpenAiError } from "./errors.ts";
 import { type ImagesRequest, readImagesRequest } from "./request.ts";
 
@@ -36,12 +37,14 @@ export async function readEditJson(
   body: JsonObject,
   capabilities: Capabilities,
 ): Promise<EditRequest> {
-  const { image, images, mask, ...fields } = body;
+  const { image, images, mask, ...rest } = body;
+  const { fields, hints } = withoutHints(rest);
   const sources = {
     images: [image, images].flatMap((sent) => encodedIn("image", sent)),
     masks: encodedIn("mask", mask),
   };
-  return await editRequest(fields, sources, capabilities);
+  const { request, images: own } = await editRequest(fields, sources, capabilities);
+  return { request, images: { ...own, ...hints } };
 }
 
 // --- internal ---
@@ -75,21 +78,6 @@ async function editRequest(
 async function fileBytes(param: string, part: string | File): Promise<Uint8Array> {
   if (typeof part !== "string") return await part.bytes();
   throw invalidValue(param, `${param} must be a file.`);
-}
-
-/** Images in base64, `data:` addresses, or objects of them; one, or a list. */
-function encodedIn(param: string, sent: unknown): Uint8Array[] {
-  if (sent === undefined || sent === null) return [];
-  if (Array.isArray(sent)) return sent.flatMap((each) => encodedIn(param, each));
-  const text = isObject(sent) ? (sent.image_url ?? sent.b64_json) : sent;
-  const isAddress = typeof text === "string" && /^https?:/i.test(text);
-  const bytes = typeof text === "string" && !isAddress ? decodedBase64(text) : null;
-  if (bytes !== null) return [bytes];
-  throw invalidValue(
-    param,
-    `${param} must be an image in base64 or a data: address of one: nothing is fetched from \
-elsewhere, and there are no files by an id.`,
-  );
 }
 
 function unreadable(param: string): OpenAiError {

@@ -60,6 +60,9 @@ export function readImagesRequest(
     spec: {
       request,
       model: model.id,
+      vae: own.vae === undefined ? undefined : vaeOf(own.vae, capabilities),
+      refiner:
+        own.refiner === undefined ? undefined : modelOf(own.refiner, capabilities, "refiner").id,
       previewSteps: partialImages > 0 ? Math.max(1, Math.floor(steps / (partialImages + 1))) : 0,
       format: outputFormat,
       quality: outputFormat === "png" ? undefined : Math.max(1, own.output_compression),
@@ -118,6 +121,8 @@ const ownSchema = v.object({
     v.maxLength(32_000, "prompt has 32000 characters at most."),
   ),
   model: v.optional(text("model")),
+  vae: v.optional(text("vae")),
+  refiner: v.optional(text("refiner")),
   n: v.optional(whole("n", settings.imageCount.min, settings.imageCount.max), 1),
   size: v.optional(text("size"), "auto"),
   quality: v.optional(oneOf("quality", Object.keys(qualities) as Named[]), "auto"),
@@ -154,16 +159,26 @@ function readOwn(given: JsonObject) {
   throw invalidValue(param, issue.message);
 }
 
-function modelOf(name: string | undefined, capabilities: Capabilities): ListedModel {
+function modelOf(
+  name: string | undefined,
+  capabilities: Capabilities,
+  param = "model",
+): ListedModel {
   const found = name === undefined ? defaultModel(capabilities) : modelNamed(capabilities, name);
   if (found !== null) return found;
-  throw noModel(name ?? "");
+  throw noModel(name ?? "", param);
+}
+
+function vaeOf(name: string, { vaes }: Capabilities): string {
+  const found = nameIn(vaes, name);
+  if (found !== null) return found;
+  throw invalidValue("vae", `There is no VAE ${JSON.stringify(name.slice(0, 200))}.`);
 }
 
 /** The error of a model that is not listed. */
-export function noModel(name: string): OpenAiError {
+export function noModel(name: string, param = "model"): OpenAiError {
   const message = `The model '${name.slice(0, 200)}' does not exist.`;
-  return new OpenAiError(404, "model_not_found", message, "model");
+  return new OpenAiError(404, "model_not_found", message, param);
 }
 
 /** The nearest that the model has. */

@@ -7,6 +7,7 @@ import { streamSSE } from "hono/streaming";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { ServeEnv } from "../../environment.ts";
+import { allFiles } from "../../input-files.ts";
 import type { JobService, JobSpec, JobView } from "../../jobs/types.ts";
 import { keepOpen } from "../../open-connection.ts";
 import { isForm } from "../../routes/job-form.ts";
@@ -15,6 +16,7 @@ import { modelNamed } from "../listed-names.ts";
 import type { DialectServices } from "../services.ts";
 import { imagesAnswer, modelAnswer } from "./answers.ts";
 import { readEditForm, readEditJson } from "./edits.ts";
+import { withoutHints } from "./encoded-images.ts";
 import { errorOfJob, invalidValue } from "./errors.ts";
 import { type ImagesRequest, noModel, readImagesRequest } from "./request.ts";
 import { cancelledJob, type EventKind, streamedImages } from "./stream.ts";
@@ -22,8 +24,11 @@ import { cancelledJob, type EventKind, streamedImages } from "./stream.ts";
 export function openAiRoutes({ jobs, capabilities }: DialectServices) {
   const app = new Hono<ServeEnv>().basePath("/v1");
   app.post("/images/generations", async (c) => {
-    const request = readImagesRequest(await bodyOf(c), capabilities.current());
-    const job = await jobs.submit(specOf(c, request), null);
+    const { fields, hints } = withoutHints(await bodyOf(c));
+    const request = readImagesRequest(fields, capabilities.current());
+    const images = { image: null, mask: null, ...hints };
+    const hasImages = allFiles(images).length > 0;
+    const job = await jobs.submit(specOf(c, request), hasImages ? images : null);
     return await answered(c, jobs, { job, request, kind: "image_generation" });
   });
   app.post("/images/edits", async (c) => {
