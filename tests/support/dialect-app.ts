@@ -27,3 +27,17 @@ export function dialectApp() {
   const get = async (path: string) => await app.request(path);
   return { jobs, app, post, get, folder };
 }
+
+type Json = Record<string, unknown>;
+
+/** The answer of the routes over fake jobs to a body, and the job that it made. */
+export async function sent(path: string, body: unknown) {
+  const { post, jobs } = dialectApp();
+  const response = await post(path, body);
+  const answer = (await response.json()) as Json;
+  return { status: response.status, answer, spec: jobs.submitted[0] };
+}
+
+export const keysOf = (value: unknown) => Object.keys(value as object).sort();
+/** The words of a text, sorted. */
+export const words = (text: string) => text.trim().split(/\s+/).sort();
