@@ -1,15 +1,17 @@
-//! What libFuzzer runs (`zig build fuzz`, `bun run fuzz`): a target per parser of weights, which
-//! BASEDXL_FUZZ_TARGET names. Any bytes are parsed or refused in one sentence; what is parsed lies
-//! within the bytes; nothing leaks. A panic is a crash that libFuzzer keeps.
+//! What libFuzzer runs (`zig build fuzz`, `bun run fuzz`): a target per parser of weights and per
+//! check of what crosses the ABI; BASEDXL_FUZZ_TARGET names it. Any bytes are parsed or refused in
+//! one sentence; what is parsed lies within the bytes; nothing leaks. A panic is a crash that
+//! libFuzzer keeps.
 //!
 //! In reading order: `fuzz/header.zig` (the header of a file), `fuzz/files.zig` (a model's file and
-//! an adapter's, mapped from memory).
+//! an adapter's, mapped from memory), `fuzz/abi.zig` (configurations and requests as structs).
 
 const std = @import("std");
+const abi = @import("fuzz/abi.zig");
 const files = @import("fuzz/files.zig");
 const header = @import("fuzz/header.zig");
 
-const Target = enum { safetensors, checkpoint, adapter };
+const Target = enum { safetensors, checkpoint, adapter, @"abi-configs", @"abi-requests" };
 
 var target: Target = .safetensors;
 
@@ -48,6 +50,8 @@ fn run(gpa: std.mem.Allocator, bytes: []const u8) !void {
         .safetensors => try header.run(gpa, bytes),
         .checkpoint => try files.runCheckpoint(gpa, bytes),
         .adapter => try files.runAdapter(gpa, bytes),
+        .@"abi-configs" => try abi.runConfig(gpa, bytes),
+        .@"abi-requests" => try abi.runRequest(gpa, bytes),
     }
 }
 

@@ -15,6 +15,7 @@ test {
     _ = @import("devices.zig");
     _ = @import("diagnostics.zig");
     _ = @import("doctor.zig");
+    _ = @import("fuzz/abi.zig");
     _ = @import("model/config.zig");
     _ = @import("nvidia.zig");
     _ = @import("patch.zig");

@@ -54,6 +54,13 @@ export const nativeSeeds: Readonly<Record<string, readonly Uint8Array[]>> = {
     adapter(2, { w1_a: [2, 1], w1_b: [1, 2], w2_a: [2, 1], w2_b: [1, 3] }),
     adapter(3, { value: [4, 6] }),
   ],
+  // Numbers of fields that stay, and values of the next ones.
+  "abi-configs": [Buffer.of(), Buffer.of(2, 6, 3), Buffer.of(40, 0, 2, 9, 4, 1, 1)],
+  "abi-requests": [
+    ...[Buffer.of(), Buffer.of(1, 6, 1), Buffer.of(3, 6, 8, 30, 0, 1, 0)],
+    // Panics once: places of noise whose length is no multiple of a number's.
+    ...["aQIDAwAAAAAAAAAAAAAC", "aQQB+Q==", "afX5"].map((text) => Buffer.from(text, "base64")),
+  ],
 };
 
 // --- internal ---

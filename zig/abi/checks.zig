@@ -370,7 +370,11 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
         return refuse("images outside 1 to {d}", .{image_count_max});
     }
-    const mix_bytes: u64 = r.steps.len / step_bytes * 8;
+    const step_count = r.steps.len / step_bytes;
+    if (r.step_reuse.len != 0 and r.step_reuse.len != step_count * @sizeOf(pipeline.StepReuse)) {
+        return refuse("reuse that is not one per step", .{});
+    }
+    const mix_bytes: u64 = step_count * 8;
     const decides = isAdaptive(r) or r.warmup_threshold > 0;
     const needs_mixes = r.preview_steps != 0 or decides;
     if (r.clean_mixes.len != if (needs_mixes) mix_bytes else 0) {
@@ -432,10 +436,10 @@ fn source(config: *const models.ModelConfig, r: *const Request) ?Status {
 
 fn noise(config: *const models.ModelConfig, r: *const Request) ?Status {
     const image_count = r.seeds.len / 8;
-    const places: []align(1) const u32 = std.mem.bytesAsSlice(u32, r.noise_places.slice());
-    if (places.len != 0 and places.len != image_count) {
+    if (r.noise_places.len != 0 and r.noise_places.len != image_count * @sizeOf(u32)) {
         return refuse("places that are not one per image", .{});
     }
+    const places: []align(1) const u32 = std.mem.bytesAsSlice(u32, r.noise_places.slice());
     if (r.noise_batch > image_count_max) return refuse("noise of {d} images", .{r.noise_batch});
     for (places) |place| if (place >= @max(1, r.noise_batch)) {
         return refuse("the noise of image {d} of {d}", .{ place, r.noise_batch });
@@ -509,9 +513,6 @@ fn reuse(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.step_reuse.len == 0) return null;
     const steps: []align(1) const backend.StepCoefficients =
         std.mem.bytesAsSlice(backend.StepCoefficients, r.steps.slice());
-    if (r.step_reuse.len != steps.len * @sizeOf(pipeline.StepReuse)) {
-        return refuse("reuse that is not one per step", .{});
-    }
     const list: []align(1) const pipeline.StepReuse =
         std.mem.bytesAsSlice(pipeline.StepReuse, r.step_reuse.slice());
     var is_kept = false;
@@ -584,13 +585,6 @@ fn tokens(config: *const models.ModelConfig, r: *const Request, t: Tokens) ?Stat
         if (t.clip_skip > 0 and encoder.final_norm != 0) {
             return refuse("layers fewer before a final norm", .{});
         }
-        if (weighed.len != 0 and weighed.len != ids.len) {
-            return refuse("weights that are not one per token", .{});
-        }
-        const factors: []align(1) const f32 = std.mem.bytesAsSlice(f32, weighed.slice());
-        for (factors) |factor| {
-            if (!std.math.isFinite(factor)) return refuse("a weight of {d}", .{factor});
-        }
         const row_bytes = @as(u64, encoder.hidden_size) * 4;
         if (injected.len % row_bytes != 0) return refuse("embeddings of another width", .{});
         const id_count = encoder.vocab_size + injected.len / row_bytes;
@@ -600,6 +594,13 @@ fn tokens(config: *const models.ModelConfig, r: *const Request, t: Tokens) ?Stat
             return refuse("a prompt that is not 1 to {d} times {d} tokens long", .{
                 types.chunk_count_max, count,
             });
+        }
+        if (weighed.len != 0 and weighed.len != ids.len) {
+            return refuse("weights that are not one per token", .{});
+        }
+        const factors: []align(1) const f32 = std.mem.bytesAsSlice(f32, weighed.slice());
+        for (factors) |factor| {
+            if (!std.math.isFinite(factor)) return refuse("a weight of {d}", .{factor});
         }
         const values: []align(1) const i32 = std.mem.bytesAsSlice(i32, ids.slice());
         for (values) |id| {

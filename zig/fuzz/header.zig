@@ -33,6 +33,10 @@ pub fn checkRefusal(err: anyerror, diagnostics: *const Diagnostics) !void {
     const sentence = diagnostics.message();
     if (std.mem.indexOf(u8, sentence, "FILE") == null and
         std.mem.indexOf(u8, sentence, "/proc/self/fd") == null) return error.NamesNoFile;
+    try expectNoControls(sentence);
+}
+
+pub fn expectNoControls(sentence: []const u8) error{RawControl}!void {
     for (sentence) |byte| if (byte < 0x20 or byte == 0x7f) return error.RawControl;
 }
 
