@@ -71,6 +71,8 @@ export class Connection {
   // --- internal ---
 
   private read(text: string): void {
+    // Whoever was sent away may still write until its end closes.
+    if (this.isOver) return;
     this.heardMs = performance.now();
     const [first = "", ...others] = text.split("\n");
     this.keep(first);
