@@ -19,6 +19,7 @@ import type { Browser, BrowserContext, Page } from "playwright-core";
 import sharp from "sharp";
 import { newFolder } from "../../src/bench/support/binary.ts";
 import { ServeProcess } from "../../src/bench/support/serve-process.ts";
+import type { Capabilities } from "../../src/serve/capabilities.ts";
 import { dropFile, findChromium, startBrowser, Watcher } from "../support/browser.ts";
 
 const chromium = findChromium();
@@ -42,7 +43,7 @@ describe.skipIf(chromium === null)("the page", () => {
       startBrowser(chromium!),
     ]);
     context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
-    context.setDefaultTimeout(90_000);
+    context.setDefaultTimeout(60_000);
     page = watcher.watch(await context.newPage());
     await page.goto(server.base);
     await page.waitForSelector(".state[data-state=live]");
@@ -305,14 +306,91 @@ describe.skipIf(chromium === null)("the page", () => {
     await page.keyboard.press("Escape");
   });
 
-  test("an image to start from and its mask, where the server takes them", async () => {
+  /** A tab whose server lists more than it has. */
+  async function tabWith(change: (capabilities: Capabilities) => object) {
     const tab = await context.newPage();
     await tab.route("**/api/v1/capabilities", async (route) => {
-      const response = await route.fetch();
-      const capabilities = await response.json();
-      Object.assign(capabilities.features, { img2img: true, inpaint: true });
-      await route.fulfill({ response, json: capabilities });
+      const headers = { ...route.request().headers() };
+      // Unchanged, it would come without a body.
+      delete headers["if-none-match"];
+      const response = await route.fetch({ headers });
+      const own = (await response.json()) as Capabilities;
+      await route.fulfill({ response, json: { ...own, ...change(own) } });
     });
+    await tab.goto(server.base);
+    await tab.waitForSelector(".state[data-state=live]");
+    return tab;
+  }
+
+  const withRefiner = ({ models }: Capabilities) => ({
+    models: [...models, { ...models[0]!, id: "last", name: "last", kind: "refiner" }],
+  });
+
+  /** What Ctrl+Enter sends. */
+  async function asked(tab: Page) {
+    const [request] = await Promise.all([
+      tab.waitForRequest((each) => each.method() === "POST"),
+      tab.press("#field-prompt", "Control+Enter"),
+    ]);
+    return request.postDataJSON();
+  }
+
+  test("IP-Adapters, refiners and upscalers, where the server lists some", async () => {
+    const tab = await tabWith((own) => ({
+      ...withRefiner(own),
+      ipAdapters: [{ name: "faces" }, { name: "styles" }],
+      upscalers: [{ name: "sharp" }],
+    }));
+    await tab.route("**/api/v1/jobs", async (route) => {
+      if (route.request().method() === "GET") await route.continue();
+      else await route.abort();
+    });
+    const image = Buffer.from(await bytesAt(await shownImage()));
+    const file = { name: "seen.png", mimeType: "image/png", buffer: image };
+    await tab.getByLabel("IP-Adapter", { exact: true }).selectOption("styles");
+    await tab.setInputFiles('input[aria-label="Choose an image"]', [file, file]);
+    await tab.setInputFiles('input[aria-label="Add an image"]', file);
+    await tab.getByRole("button", { name: "Remove image prompt 2" }).click();
+    await tab.fill("#field-ip_scale", "0.6");
+    await tab.fill("#field-ip_end", "0.5");
+    await tab.getByLabel("Refiner", { exact: true }).selectOption("last");
+    await tab.fill("#field-denoising_end", "0.8");
+    await tab.getByText("2×", { exact: true }).click();
+    await tab.selectOption("#field-hires_upscaler", "sharp");
+    expect(await asked(tab)).toMatchObject({
+      request: {
+        ...{ ip_adapter: ["styles"], ip_scale: [0.6], ip_end: [0.5], denoising_end: 0.8 },
+        ...{ hires: 2, hires_upscaler: "sharp" },
+      },
+      ...{ refiner: "last", ip_images: [image, image].map((each) => each.toString("base64")) },
+    });
+    await tab.getByLabel("IP-Adapter", { exact: true }).selectOption("");
+    await tab.getByLabel("Refiner", { exact: true }).selectOption("");
+    await tab.locator(".segments label").filter({ hasText: "None" }).click();
+    const without = await asked(tab);
+    expect(without.ip_images ?? without.refiner).toBeUndefined();
+    expect(Object.keys(without.request).filter((key) => /^(ip_|hires|deno)/.test(key))).toEqual([]);
+    await tab.close();
+  });
+
+  test("a dropped image brings its refiner, and says which images are to be chosen", async () => {
+    const tab = await tabWith(withRefiner);
+    await tab.route("**/api/v1/metadata", async (route) => {
+      const request = { prompt: "finished", denoising_end: 0.7, controlnet: ["mini-outlines"] };
+      const said = { ...{ tool: "BasedXL", model: null, refiner: "last", request }, warnings: [] };
+      await route.fulfill({ json: said });
+    });
+    await dropFile(tab, "dropped.png", new Uint8Array([1]));
+    await tab.getByText("A ControlNet steered it: choose its hint again.").waitFor();
+    expect(await tab.getByLabel("Refiner", { exact: true }).inputValue()).toBe("last");
+    expect(await tab.inputValue("#field-denoising_end")).toBe("0.7");
+    await tab.click(".more summary");
+    await tab.getByRole("button", { name: "All back to their defaults" }).click();
+    await tab.close();
+  });
+
+  test("an image to start from and its mask", async () => {
+    const tab = await context.newPage();
     await tab.goto(server.base);
     const buffer = Buffer.from(await bytesAt(await shownImage()));
     await startFrom(buffer, tab);
@@ -321,17 +399,13 @@ describe.skipIf(chromium === null)("the page", () => {
     await tab.locator(".brush-picture").press("Shift+ArrowDown");
     expect(await tab.inputValue("#field-strength")).toBe("1");
     await tab.locator("#field-mask_blur").fill("2");
-    const [request] = await Promise.all([
-      tab.waitForRequest((each) => each.method() === "POST"),
-      tab.press("#field-prompt", "Control+Enter"),
-    ]);
-    const asked = request.postDataJSON() as { image: string; mask: string };
-    expect(Buffer.from(asked.image, "base64").equals(buffer)).toBe(true);
-    const mask = sharp(Buffer.from(asked.mask, "base64")).extractChannel(0).raw();
+    const job = await asked(tab);
+    expect(Buffer.from(job.image, "base64").equals(buffer)).toBe(true);
+    const mask = sharp(Buffer.from(job.mask, "base64")).extractChannel(0).raw();
     const { data, info } = await mask.toBuffer({ resolveWithObject: true });
     expect([info.width, info.height]).toEqual([256, 256]);
     expect([data[0], data[128 * 256 + 128], data[150 * 256 + 128]]).toEqual([0, 255, 255]);
-    expect(request.postDataJSON()).toMatchObject({ request: { mask_blur: 2 } });
+    expect(job.request.mask_blur).toBe(2);
     // What needs an image is not sent without one.
     await tab.getByRole("button", { name: "Start from noise again" }).click();
     await ask({}, tab);

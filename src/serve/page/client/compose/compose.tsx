@@ -31,8 +31,10 @@ import {
   settingValue,
   vaeName,
 } from "./form.ts";
+import { ImagePromptFields, imagePromptsOfForm, needsIpAdapter } from "./image-prompt.tsx";
 import { LorasField } from "./loras.tsx";
 import { PromptBox } from "./prompt.tsx";
+import { needsRefiner, RefinerFields, refinerOfForm } from "./refiner.tsx";
 import { needsSecondPass, SecondPassFields } from "./second-pass.tsx";
 import { SeedField } from "./seed.tsx";
 import { SizeField } from "./size.tsx";
@@ -43,10 +45,15 @@ export async function generate(): Promise<void> {
   await attempt(async () => {
     const { request, ...others } = requestOfForm();
     const used = usedSettings(request);
-    const files = { ...(await inputOfForm()), ...(await hintOfForm()) };
-    const job = await submit({ request: used, ...others, ...files });
+    const refiner = refinerOfForm() ?? undefined;
+    const files = {
+      ...{ ...(await inputOfForm()), ...(await hintOfForm()), ...(await imagePromptsOfForm()) },
+    };
+    const job = await submit({ request: used, ...others, refiner, ...files });
     rememberStart(job.id);
     follow(job.id);
+    // Where the form is below it, what comes would not be seen.
+    scrollTo({ top: 0 });
   });
 }
 
@@ -76,12 +83,16 @@ export function Compose() {
         <VaeField />
         <SizeField />
         <SamplingFields />
-        <SeedField />
-        <CountField />
+        <div class="pair seed-and-count">
+          <SeedField />
+          <CountField />
+        </div>
         <LorasField />
         <SecondPassFields />
         <SourceFields />
         <ControlFields />
+        <ImagePromptFields />
+        <RefinerFields />
         <RankFields />
         <MoreFields />
       </div>
@@ -100,11 +111,10 @@ export function Compose() {
 
 /** Settings of what is not asked for: the server would refuse them. */
 function isUseless(setting: ListedSetting): boolean {
-  return (
-    setting.group === "Refiner" ||
-    [needsSource, needsSecondPass, needsControlNet].some((isWithout) => isWithout(setting))
-  );
+  return missing.some((isMissing) => isMissing(setting));
 }
+
+const missing = [needsSource, needsSecondPass, needsControlNet, needsIpAdapter, needsRefiner];
 
 function usedSettings(settings: Settings): Settings {
   const used = Object.entries(settings).filter(([name]) => {
@@ -168,7 +178,7 @@ function SamplingFields() {
           label="Sampler"
           unset={given.value.scheduler || !scheduler ? "The model's" : `Default: ${scheduler}`}
         />
-        <ChoiceField name="sigmas" label="Spacing" unset="As the sampler has it" />
+        <ChoiceField name="sigmas" label="Spacing" unset="The sampler's" />
       </div>
       <QualityField />
     </>
@@ -214,7 +224,7 @@ function QualityField() {
 function CountField() {
   const max = capabilities.value?.limits.images ?? 1;
   return (
-    <div class="field short">
+    <div class="field">
       <label for="field-num_images">Images</label>
       <input
         id="field-num_images"
@@ -232,7 +242,7 @@ function RankFields() {
   const ranks = capabilities.value?.ranks;
   if (!ranks || ranks.count < 2) return null;
   return (
-    <fieldset class="field">
+    <fieldset class="section">
       <legend>{ranksText(ranks)}</legend>
       <div class="pair">
         <ChoiceField name="sync_mode" label="Sync mode" />
@@ -262,7 +272,7 @@ function MoreFields() {
     <details class="more">
       <summary>More settings{givenCount > 0 ? ` (${givenCount} given)` : ""}</summary>
       {groups.map((group) => (
-        <fieldset key={group} class="field">
+        <fieldset key={group} class="section">
           <legend>{group}</legend>
           <div class="pair">
             {settings
@@ -285,5 +295,5 @@ const shownAbove = new Set([
   ...["scheduler", "sigmas", "quality", "recipe", "seed", "num_images"],
   ...["sync_mode", "warmup_steps", "strength"],
   ...["mask_area", "mask_content", "mask_blur", "mask_padding"],
-  ...["hires", "hires_strength", "hires_steps", "hires_upscaler"],
+  ...["hires", "hires_strength", "hires_steps", "hires_upscaler", "denoising_end"],
 ]);

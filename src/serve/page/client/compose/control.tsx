@@ -5,8 +5,8 @@ import { signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
 import type { JobRequest, ListedSetting } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
-import { Labelled, Options } from "./field.tsx";
-import { give, given } from "./form.ts";
+import { given } from "./form.ts";
+import { ChoiceItem, firstOf, NetworkChoice, NumberItem } from "./list-items.tsx";
 import { base64Of, type Picture, PictureInput, put } from "./picture.tsx";
 
 /** The image that steers. */
@@ -17,6 +17,10 @@ export function needsControlNet({ name }: ListedSetting): boolean {
   return name.startsWith("control_") && given.value.controlnet === undefined;
 }
 
+export function hasHint(): boolean {
+  return hint.value !== null;
+}
+
 /** The hint as a job's request has it. */
 export async function hintOfForm(): Promise<Pick<JobRequest, "control_images">> {
   if (hint.value === null || given.value.controlnet === undefined) return {};
@@ -25,20 +29,15 @@ export async function hintOfForm(): Promise<Pick<JobRequest, "control_images">> 
 
 export function ControlFields() {
   const names = capabilities.value?.controlnets.map(({ name }) => name) ?? [];
-  if (names.length === 0) return null;
-  const chosen = firstOf("controlnet");
+  if (names.length === 0 && given.value.controlnet === undefined) return null;
   return (
-    <fieldset class="field">
+    <fieldset class="section">
       <legend>ControlNet</legend>
-      <select
-        aria-label="ControlNet"
-        value={String(chosen ?? "")}
-        onChange={({ currentTarget }) => choose(currentTarget.value)}
-      >
-        <option value="">None</option>
-        <Options names={names} />
-      </select>
-      {chosen !== undefined && (
+      <NetworkChoice
+        {...{ name: "controlnet", label: "ControlNet", names }}
+        onNone={() => put(hint, null)}
+      />
+      {firstOf("controlnet") !== undefined && (
         <>
           <HintField />
           <div class="pair">
@@ -46,7 +45,7 @@ export function ControlFields() {
             <ChoiceItem name="control_preprocess" label="Made by" names={preprocessors} />
             <NumberItem name="control_start" label="From" {...{ usual: 0, max: 1 }} />
             <NumberItem name="control_end" label="To" {...{ usual: 1, max: 1 }} />
-            <ChoiceItem name="control_type" label="Kind, of union models" names={types} />
+            <ChoiceItem name="control_type" label="Kind (union)" names={types} />
           </div>
         </>
       )}
@@ -59,24 +58,9 @@ export function ControlFields() {
 const preprocessors = ["none", "canny", "grey", "blur", "tile"];
 const types = ["openpose", "depth", "sketch", "line", "normal", "segment", "tile", "repaint"];
 
-/** Settings are lists, with an entry for each ControlNet: the page has one. */
-function firstOf(name: string): unknown {
-  const value = given.value[name];
-  return Array.isArray(value) ? value[0] : undefined;
-}
-
-function giveFirst(name: string, value: unknown): void {
-  give(name, value === undefined || value === "" ? undefined : [value]);
-}
-
-function choose(name: string): void {
-  giveFirst("controlnet", name);
-  if (name === "") put(hint, null);
-}
-
 function HintField() {
   if (hint.value === null) {
-    return <PictureInput label="Hint" onFile={(file) => put(hint, file)} />;
+    return <PictureInput label="Hint" onFiles={([file]) => put(hint, file ?? null)} />;
   }
   return (
     <>
@@ -85,40 +69,5 @@ function HintField() {
         <Icon name="close" /> Another hint
       </button>
     </>
-  );
-}
-
-interface ItemProps {
-  name: string;
-  label: string;
-}
-
-function NumberItem({ name, label, usual, max }: ItemProps & { usual: number; max: number }) {
-  return (
-    <Labelled {...{ name, label }}>
-      <input
-        id={`field-${name}`}
-        type="number"
-        {...{ min: 0, max, step: 0.05, value: Number(firstOf(name) ?? usual) }}
-        onChange={({ currentTarget: { value } }) =>
-          giveFirst(name, Number(value) === usual ? undefined : Number(value))
-        }
-      />
-    </Labelled>
-  );
-}
-
-function ChoiceItem({ name, label, names }: ItemProps & { names: readonly string[] }) {
-  return (
-    <Labelled {...{ name, label }}>
-      <select
-        id={`field-${name}`}
-        value={String(firstOf(name) ?? "")}
-        onChange={({ currentTarget }) => giveFirst(name, currentTarget.value)}
-      >
-        <option value="">Default</option>
-        <Options names={names} />
-      </select>
-    </Labelled>
   );
 }

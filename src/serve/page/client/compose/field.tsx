@@ -59,6 +59,12 @@ export function Labelled({
   );
 }
 
+interface AnyFieldProps {
+  setting: ListedSetting;
+  /** Default: the setting's name. */
+  label?: string | undefined;
+}
+
 interface NumberFieldProps extends FieldProps {
   /** Of the slider; the box takes what the setting allows. */
   min: number;
@@ -95,21 +101,26 @@ export function SliderField({ name, label, min, max, step, usual = min }: Number
   );
 }
 
+interface OptionsProps {
+  names: readonly string[];
+  /** The value that holds; one that is not among the names is offered too. */
+  chosen?: unknown;
+}
+
 /** What a `select` chooses from. */
-export function Options({ names }: { names: readonly string[] }) {
-  return names.map((name) => (
+export function Options({ names, chosen }: OptionsProps) {
+  const isListed = chosen === undefined || names.includes(String(chosen));
+  return (isListed ? names : [String(chosen), ...names]).map((name) => (
     <option key={name} value={name}>
       {name}
     </option>
   ));
 }
 
-/** One of the setting's names. */
+/** One of the setting's names; a list of numbers may stand instead. */
 export function ChoiceField({ name, label, unset = "Default" }: FieldProps) {
   const names = infoOf(name)?.names ?? [];
   const value = given.value[name];
-  // A list of numbers may stand instead of a name.
-  const isListed = value === undefined || names.includes(String(value));
   return (
     <Labelled {...{ name, label }}>
       <select
@@ -118,17 +129,15 @@ export function ChoiceField({ name, label, unset = "Default" }: FieldProps) {
         onChange={({ currentTarget }) => give(name, currentTarget.value || undefined)}
       >
         <option value="">{unset}</option>
-        {!isListed && <option value={String(value)}>{String(value)}</option>}
-        <Options names={names} />
+        <Options names={names} chosen={value} />
       </select>
     </Labelled>
   );
 }
 
 /** Any setting, by its kind. */
-export function AnyField({ setting }: { setting: ListedSetting }) {
+export function AnyField({ setting, label = labelOf(setting.name) }: AnyFieldProps) {
   const { name, kind } = setting;
-  const label = labelOf(name);
   if (kind === "choice") return <ChoiceField {...{ name, label, unset: unsetOf(setting) }} />;
   if (kind === "boolean") return <BooleanField {...{ name, label, unset: unsetOf(setting) }} />;
   return (
@@ -145,9 +154,9 @@ export function AnyField({ setting }: { setting: ListedSetting }) {
 }
 
 /** The same by its name, where the server lists it. */
-export function AnyFieldOf({ name }: { name: string }) {
+export function AnyFieldOf({ name, label }: { name: string; label?: string }) {
   const setting = infoOf(name);
-  return setting ? <AnyField setting={setting} /> : null;
+  return setting ? <AnyField {...{ setting, label }} /> : null;
 }
 
 interface SegmentsProps<T> {

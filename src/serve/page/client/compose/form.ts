@@ -4,7 +4,13 @@
  */
 import { computed, effect, signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
-import type { JobRequest, ListedModel, ListedSetting, Settings } from "../server/wire.ts";
+import type {
+  ImageSettings,
+  JobRequest,
+  ListedModel,
+  ListedSetting,
+  Settings,
+} from "../server/wire.ts";
 import { storedText, storeText } from "../ui/storage.ts";
 import { hasWeights } from "./weights.ts";
 
@@ -12,6 +18,7 @@ interface Kept {
   settings: Settings;
   model: string | null;
   vae: string | null;
+  refiner: string | null;
   keepsSeed: boolean;
 }
 
@@ -23,6 +30,8 @@ export const given = signal<Settings>(kept.settings);
 export const modelId = signal<string | null>(kept.model);
 /** null for the model's own. */
 export const vaeName = signal<string | null>(kept.vae);
+/** The model that finishes the images; null for the server's own, or none. */
+export const refiner = signal<string | null>(kept.refiner);
 /** Whether the next image has the seed of the form, or a random one. */
 export const keepsSeed = signal(kept.keepsSeed);
 
@@ -74,11 +83,12 @@ export function chooseRecipe(name: string | undefined): void {
 }
 
 /** Takes over settings of an image but for those that are defaults, and forgets the others. */
-export function restore(settings: Settings, model: string | null): void {
-  given.value = withoutDefaults(settings);
-  keepsSeed.value = settings.seed !== undefined;
-  const isHere = capabilities.value?.models.some(({ id }) => id === model);
-  if (isHere) modelId.value = model;
+export function restore({ request, model, refiner: finishedBy }: ImageSettings): void {
+  given.value = withoutDefaults(request);
+  keepsSeed.value = request.seed !== undefined;
+  const isHere = (name: string) => capabilities.value?.models.some(({ id }) => id === name);
+  if (model !== null && isHere(model)) modelId.value = model;
+  refiner.value = finishedBy !== null && isHere(finishedBy) ? finishedBy : null;
 }
 
 /** The settings that say something: known ones, without those that are defaults. */
@@ -93,6 +103,7 @@ export function withoutDefaults(settings: Settings): Settings {
 export function clearForm(): void {
   given.value = {};
   vaeName.value = null;
+  refiner.value = null;
   keepsSeed.value = false;
 }
 
@@ -135,7 +146,7 @@ function previewStepsOf(): number {
 }
 
 function readKept(): Kept {
-  const empty = { settings: {}, model: null, vae: null, keepsSeed: false };
+  const empty = { settings: {}, model: null, vae: null, refiner: null, keepsSeed: false };
   try {
     return { ...empty, ...JSON.parse(storedText("localStorage", storageKey) ?? "{}") };
   } catch {
@@ -148,6 +159,7 @@ effect(() => {
     settings: given.value,
     model: modelId.value,
     vae: vaeName.value,
+    refiner: refiner.value,
     keepsSeed: keepsSeed.value,
   };
   storeText("localStorage", storageKey, JSON.stringify(now));

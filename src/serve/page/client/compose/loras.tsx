@@ -13,7 +13,7 @@ export function LorasField() {
   const others = known.filter(({ name }) => !chosen.some(({ file }) => file === name));
   const put = (next: readonly LoraSetting[]) => give("lora", next.length === 0 ? undefined : next);
   return (
-    <fieldset class="field">
+    <fieldset class="section">
       <legend>LoRAs</legend>
       {chosen.map((lora, at) => (
         <LoraRow

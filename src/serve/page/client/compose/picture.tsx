@@ -2,6 +2,7 @@
  * Images that the user chooses for a job: files, shown by an address until others take their place.
  */
 import type { Signal } from "@preact/signals";
+import { Icon } from "../ui/icons.tsx";
 
 export interface Picture {
   file: Blob;
@@ -9,26 +10,45 @@ export interface Picture {
   address: string;
 }
 
+export function pictureOf(file: Blob): Picture {
+  return { file, address: URL.createObjectURL(file) };
+}
+
+/** It must not be shown any more. */
+export function drop({ address }: Picture): void {
+  URL.revokeObjectURL(address);
+}
+
 /** null for none. */
 export function put(picture: Signal<Picture | null>, file: Blob | null): void {
-  if (picture.value !== null) URL.revokeObjectURL(picture.value.address);
-  picture.value = file && { file, address: URL.createObjectURL(file) };
+  if (picture.value !== null) drop(picture.value);
+  picture.value = file && pictureOf(file);
 }
 
 interface PictureInputProps {
   label: string;
-  /** null where none was chosen. */
-  onFile(file: Blob | null): void;
+  /** Not called where none was chosen. */
+  onFiles(files: readonly Blob[]): void;
+  multiple?: boolean;
 }
 
-export function PictureInput({ label, onFile }: PictureInputProps) {
+export function PictureInput({ label, onFiles, multiple = false }: PictureInputProps) {
   return (
-    <input
-      type="file"
-      accept="image/*"
-      aria-label={label}
-      onChange={({ currentTarget }) => onFile(currentTarget.files?.[0] ?? null)}
-    />
+    <label class="button">
+      <input
+        type="file"
+        accept="image/*"
+        class="visually-hidden"
+        multiple={multiple}
+        aria-label={label}
+        onChange={({ currentTarget }) => {
+          const files = [...(currentTarget.files ?? [])];
+          currentTarget.value = "";
+          if (files.length > 0) onFiles(files);
+        }}
+      />
+      <Icon name="image" /> {label}
+    </label>
   );
 }
 

@@ -1,8 +1,9 @@
 /**
  * The second pass, which makes the image larger, where the server has it.
  */
+import { capabilities } from "../server/capabilities.ts";
 import type { ListedSetting } from "../server/wire.ts";
-import { AnyFieldOf, Segments, SliderField } from "./field.tsx";
+import { AnyFieldOf, Labelled, Options, Segments, SliderField } from "./field.tsx";
 import { give, given, infoOf } from "./form.ts";
 
 /** Settings of a second pass that is not asked for do nothing. */
@@ -16,7 +17,7 @@ export function SecondPassFields() {
   const isOther = hires !== undefined && !factors.includes(Number(hires));
   const isOfPixels = upscaler !== undefined && !String(upscaler).startsWith("latent");
   return (
-    <fieldset class="field">
+    <fieldset class="section">
       <legend>Second pass, larger</legend>
       <Segments
         name="hires"
@@ -32,8 +33,8 @@ export function SecondPassFields() {
             usual={isOfPixels ? 0.4 : 0.7}
           />
           <div class="pair">
-            <AnyFieldOf name="hires_steps" />
-            <AnyFieldOf name="hires_upscaler" />
+            <AnyFieldOf name="hires_steps" label="Steps" />
+            <UpscalerField />
           </div>
         </>
       )}
@@ -44,3 +45,22 @@ export function SecondPassFields() {
 // --- internal ---
 
 const factors: readonly number[] = [1.5, 2];
+/** Those of every server. */
+const ownUpscalers = ["latent", "latent-bicubic", "latent-nearest-exact", "lanczos"];
+
+function UpscalerField() {
+  const { hires_upscaler: chosen } = given.value;
+  const files = capabilities.value?.upscalers.map(({ name }) => name) ?? [];
+  return (
+    <Labelled name="hires_upscaler" label="Enlarged by">
+      <select
+        id="field-hires_upscaler"
+        value={String(chosen ?? "")}
+        onChange={({ currentTarget: { value } }) => give("hires_upscaler", value || undefined)}
+      >
+        <option value="">Default (latent)</option>
+        <Options names={[...ownUpscalers, ...files]} chosen={chosen} />
+      </select>
+    </Labelled>
+  );
+}

@@ -3,7 +3,7 @@
  */
 import { signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
-import type { JobRequest, ListedSetting, Settings } from "../server/wire.ts";
+import type { JobRequest, ListedSetting } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { Brush, maskOf, type Stroke } from "./brush.tsx";
@@ -19,10 +19,8 @@ export function needsSource({ name, group }: ListedSetting): boolean {
   return ofMasks.has(name) && strokes.value.length === 0;
 }
 
-/** What is to be said of an image whose settings the form has. */
-export function sourceHint({ strength }: Settings): string {
-  if (strength === undefined || source.value !== null) return "";
-  return " It started from another image, which is to be chosen again.";
+export function hasSource(): boolean {
+  return source.value !== null;
 }
 
 /** Image and mask as a job's request has them, in base64. */
@@ -39,10 +37,10 @@ export function SourceFields() {
   const features = capabilities.value?.features;
   if (!features?.img2img) return null;
   return (
-    <fieldset class="field">
+    <fieldset class="section">
       <legend>Starting image</legend>
       {source.value === null ? (
-        <PictureInput label="Starting image" onFile={startFrom} />
+        <PictureInput label="Starting image" onFiles={([file]) => startFrom(file ?? null)} />
       ) : (
         <>
           {features.inpaint ? (
@@ -54,7 +52,7 @@ export function SourceFields() {
           ) : (
             <img src={source.value.address} alt="What the job starts with" />
           )}
-          <button type="button" onClick={() => startFrom(null)}>
+          <button type="button" class="own-width" onClick={() => startFrom(null)}>
             <Icon name="close" /> Start from noise again
           </button>
           <SliderField

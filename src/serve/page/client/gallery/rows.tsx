@@ -91,12 +91,12 @@ export function OtherMode({ said, onImage }: OtherModeProps) {
 
 async function generateIn(
   mode: string,
-  { request, model }: ImageSettings,
+  { request, model, refiner }: ImageSettings,
   onImage: (name: string) => void,
 ): Promise<void> {
   const { id } = await submit({
     request: { ...request, sync_mode: mode },
-    ...(model === null ? {} : { model }),
+    ...{ model: model ?? undefined, refiner: refiner ?? undefined },
   });
   note(`The image is generated in ${mode}.`);
   const stop = effect(() => {

@@ -4,14 +4,15 @@
 import { signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
-import { restore, withoutDefaults } from "../compose/form.ts";
+import { withoutDefaults } from "../compose/form.ts";
+import { takeSettings } from "../compose/restore.ts";
 import { keep } from "../compose/seed.tsx";
-import { StartFromButton, sourceHint } from "../compose/source.tsx";
+import { StartFromButton } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
 import { useModal } from "../ui/dialog.tsx";
 import { fileSize, valueText } from "../ui/format.ts";
 import { Icon, IconButton } from "../ui/icons.tsx";
-import { attempt, note, report } from "../ui/messages.tsx";
+import { attempt, report } from "../ui/messages.tsx";
 import { Comparison } from "./compare.tsx";
 import { Frame } from "./frame.tsx";
 import { deleteImage, fileAddress, images, settingsOf, thumbnailAddress } from "./images.ts";
@@ -102,10 +103,9 @@ interface ActionsProps {
 function Actions({ name, said, onCompare, children }: ActionsProps) {
   const asks = useSignal(false);
   const seed = said?.request.seed;
-  const use = ({ request, model }: ImageSettings) => {
-    restore(request, model);
+  const use = (settings: ImageSettings) => {
     shown.value = null;
-    note(`The form has the settings of the image.${sourceHint(request)}`);
+    takeSettings(settings, "the image");
   };
   return (
     <div class="actions">
@@ -156,6 +156,7 @@ function Parameters({ name, said }: { name: string; said: ImageSettings }) {
       <dl>
         {file && <Row term="file" value={`${name}, ${fileSize(file.bytes)}`} />}
         {said.model && <Row term="model" value={said.model} />}
+        {said.refiner && <Row term="refiner" value={said.refiner} />}
         {Object.entries(others).map(([term, value]) => (
           <Row key={term} term={term.replaceAll("_", " ")} value={valueText(value)} />
         ))}

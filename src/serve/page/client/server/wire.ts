@@ -26,6 +26,8 @@ export interface JobRequest {
   request: Settings;
   model?: string | undefined;
   vae?: string | undefined;
+  /** The model that finishes the images. */
+  refiner?: string | undefined;
   preview_steps?: number | undefined;
   /** In base64. */
   image?: string | undefined;
@@ -33,6 +35,8 @@ export interface JobRequest {
   mask?: string | undefined;
   /** Hints of ControlNets. */
   control_images?: string[] | undefined;
+  /** What an IP-Adapter sees. */
+  ip_images?: string[] | undefined;
 }
 
 export type Job = Omit<JobView, "spec"> & {

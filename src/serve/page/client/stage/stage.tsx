@@ -14,14 +14,20 @@ import {
 } from "../server/jobs.ts";
 import type { Job } from "../server/wire.ts";
 import { progressShare, progressText } from "../ui/format.ts";
+import { Icon } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { followed } from "./followed.ts";
 
 export function Stage() {
   const job = followed.value;
   if (job === null) return <Empty />;
+  const { width = 1, height = 1 } = job.spec.request;
   return (
-    <section class="stage" aria-label="Current job">
+    <section
+      class="stage"
+      aria-label="Current job"
+      ref={(stage) => stage?.style.setProperty("--ratio", `${width} / ${height}`)}
+    >
       <Pictures job={job} />
       <Progress job={job} />
       {job.error && (
@@ -67,14 +73,19 @@ export function CancelButtons({ job }: { job: Job | null }) {
 function Empty() {
   return (
     <section class="stage empty" aria-label="Current job">
-      <p>Images appear here. Drop one anywhere to take over its settings.</p>
+      <Icon name="image" />
+      <p>Images appear here, as they come.</p>
+      <p class="hint">
+        Drop one anywhere on the page to take over its settings: those of A1111, ComfyUI, SwarmUI
+        and Fooocus are read too.
+      </p>
     </section>
   );
 }
 
 function Pictures({ job }: { job: Job }) {
   const chosen = useSignal(0);
-  const { num_images: count = 1, width = 1, height = 1 } = job.spec.request;
+  const { num_images: count = 1 } = job.spec.request;
   const indices = Array.from({ length: Number(count) }, (_, index) => index);
   const index = Math.min(chosen.value, indices.length - 1);
   const file = job.images.find((image) => image.index === index)?.file;
@@ -87,7 +98,6 @@ function Pictures({ job }: { job: Job }) {
         disabled={file === undefined}
         aria-label={file === undefined ? "No image yet" : "Show the image large"}
         onClick={() => file !== undefined && open(file)}
-        ref={(frame) => frame?.style.setProperty("--ratio", `${width} / ${height}`)}
       >
         {source ? (
           <img src={source} alt={altOf(job)} />

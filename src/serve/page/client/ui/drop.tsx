@@ -2,11 +2,10 @@
  * An image dropped or pasted anywhere gives the form its settings.
  */
 import { signal } from "@preact/signals";
-import { restore } from "../compose/form.ts";
-import { sourceHint } from "../compose/source.tsx";
+import { takeSettings } from "../compose/restore.ts";
 import { callJson } from "../server/api.ts";
 import type { ImageSettings } from "../server/wire.ts";
-import { attempt, note } from "./messages.tsx";
+import { attempt } from "./messages.tsx";
 
 const isOver = signal(false);
 
@@ -48,9 +47,6 @@ function takeFrom(data: DataTransfer | null, event: Event): void {
       headers: { "content-type": file.type },
     });
     if (said.tool === null) throw new Error(`${file.name} says nothing of its settings.`);
-    restore(said.request, said.model);
-    const hint = sourceHint(said.request);
-    note(`The form has the settings of ${file.name}, written by ${said.tool}.${hint}`);
-    for (const warning of said.warnings) note(warning);
+    takeSettings(said, `${file.name}, written by ${said.tool}`);
   });
 }

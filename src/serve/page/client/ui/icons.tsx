@@ -13,6 +13,7 @@ const paths = {
   download: "M8 2.5v8M4.8 7.5L8 10.7l3.2-3.2M3 13.5h10",
   trash: "M3 4.5h10M6.5 4.5v-2h3v2M4.5 4.5l.6 9h5.8l.6-9",
   compare: "M8 2v12M2.5 4h3.5v8H2.5zM10 4h3.5v8H10",
+  image: "M2.5 3h11v10h-11zM2.5 11l3-3 2.5 2.5 2-2 3.5 3.5M10.5 6h.01",
   left: "M10 3L5 8l5 5",
   right: "M6 3l5 5-5 5",
   rows: "M2.5 3h11v10h-11zM2.5 6.3h11M2.5 9.6h11",

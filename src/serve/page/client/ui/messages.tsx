@@ -13,12 +13,13 @@ interface Message {
 
 const messages = signal<readonly Message[]>([]);
 const messageCountMax = 4;
-const noteMs = 5000;
+/** How long a note stays: as long as reading it takes. */
+const noteMs = (text: string) => 4000 + 50 * text.length;
 let nextId = 1;
 
 export function note(text: string): void {
   const id = add("note", text);
-  setTimeout(() => close(id), noteMs);
+  setTimeout(() => close(id), noteMs(text));
 }
 
 /** An error as the sentence that it is. One that is already there is not repeated. */
