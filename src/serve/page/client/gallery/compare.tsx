@@ -4,7 +4,6 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { report } from "../ui/messages.tsx";
 import { type Difference, differenceOf, drawDifference } from "./difference.ts";
 import { Frame } from "./frame.tsx";
 import { fileAddress } from "./images.ts";
@@ -59,17 +58,27 @@ export function Comparison({ first, second, children }: ComparisonProps) {
 
 function Overlay({ first, second }: { first: string; second: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const found = useSignal<Difference | null>(null);
+  /** How far they differ, or why that cannot be said. */
+  const words = useSignal<string | null>(null);
   useEffect(() => {
-    differenceOf(fileAddress(first), fileAddress(second)).then((difference) => {
-      found.value = difference;
-      if (canvas.current) drawDifference(canvas.current, difference);
-    }, report);
+    differenceOf(fileAddress(first), fileAddress(second)).then(
+      (difference) => {
+        words.value = wordsOf(difference);
+        if (canvas.current) drawDifference(canvas.current, difference);
+      },
+      (error: Error) => {
+        words.value = error.message;
+      },
+    );
   }, [first, second]);
   return (
     <>
       <canvas ref={canvas} class="difference" role="img" aria-label="Where the images differ" />
-      {found.value && <p class="badge">{wordsOf(found.value)}</p>}
+      {words.value && (
+        <p class="badge" role="status">
+          {words.value}
+        </p>
+      )}
     </>
   );
 }

@@ -109,9 +109,11 @@ function Actions({ name, said, onCompare, children }: ActionsProps) {
   };
   return (
     <div class="actions">
-      <IconButton icon="left" label="Newer image" onClick={() => move(-1)} />
-      <IconButton icon="right" label="Older image" onClick={() => move(1)} />
-      <IconButton icon="close" label="Close" class="close" onClick={() => (shown.value = null)} />
+      <div class="section-row">
+        <IconButton icon="left" label="Newer image" onClick={() => move(-1)} />
+        <IconButton icon="right" label="Older image" onClick={() => move(1)} />
+        <IconButton icon="close" label="Close" class="close" onClick={() => (shown.value = null)} />
+      </div>
       <button
         type="button"
         class="primary"
