@@ -48,7 +48,7 @@ export interface Announcement {
 export type Notice = { type: "added" } | { type: "cancel"; id: string } | { type: "workers" };
 
 /** Of all keys. It changes with the messages. */
-export const keyPrefix = "basedxl1";
+export const keyPrefix = "basedxl2";
 export const noticeChannel = `${keyPrefix}:notices`;
 export const workersKey = `${keyPrefix}:workers`;
 export const workerKeyOf = (id: string) => `${keyPrefix}:worker:${id}`;
