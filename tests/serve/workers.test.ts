@@ -90,6 +90,17 @@ describe.skipIf(command === null)("with a Redis", () => {
     await other.quit();
   });
 
+  test("a job's refiner is loaded by its worker", async () => {
+    await using all = await startAll(1);
+    const { log } = all.workers[0]!;
+    const before = log.opened.length;
+    const request = { ...small, denoising_end: 0.6 };
+    const { id } = await all.server.submit(request, { refiner: "mini-sdxl" });
+    expect(await all.server.ended(id)).toMatchObject({ state: "done", error: null });
+    // The same model twice: one takes the first steps, the other the rest.
+    expect(log.opened.slice(before).map(({ model: { kind } }) => kind)).toEqual(["base", "base"]);
+  });
+
   test("images travel through a store where server and worker share no folder", async () => {
     using store = startStore();
     const before = { ...process.env };
