@@ -5,9 +5,11 @@
  */
 import { badOption, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
+import { defaultOf } from "../settings/setting.ts";
 import { controlSettings } from "../settings/table/control.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import { ipAdapterSettings } from "../settings/table/ip-adapter.ts";
+import { settingOf } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 import { withHires } from "./hires.ts";
 import type { ReadInput } from "./input.ts";
@@ -33,6 +35,7 @@ export function planImages(
   { model, refiner, rankCount, naming, files }: PlanContext,
   read: ReadImages,
 ): PlannedRequest {
+  checkScores(request, refiner ?? model, naming);
   if (refiner === null) {
     const first = planRequest(request, model, rankCount, naming, files, read);
     const plan = withHires(first, request, { model, rankCount, naming, files });
@@ -66,6 +69,19 @@ ${escaped(base.name, 60)}, so its latents differ: name a refiner of the same fam
 }
 
 // --- internal ---
+
+/** Refuses scores that no network reads. */
+function checkScores(request: GenerateRequest, last: Model, naming: Naming): void {
+  const keys = ["aestheticScore", "negativeAestheticScore"] as const;
+  const lost = keys.find(
+    (key) => (request[key] ?? defaultOf(settingOf(key))) !== defaultOf(settingOf(key)),
+  );
+  if (lost === undefined || last.kind === "refiner") return;
+  throw badOption(
+    `${naming(lost)} is read by SDXL's refiner alone, and ${escaped(last.name, 60)} is none: leave \
+it out, or name one by ${naming("refiner")}.`,
+  );
+}
 
 /** The refiner's part: the same images, without LoRAs and networks of the base model. */
 function refinerRequest(

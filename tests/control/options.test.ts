@@ -236,6 +236,7 @@ const exactly = {
   refiner: undefined,
   denoisingEnd: 1,
   recipe: undefined,
+  ...{ aestheticScore: 6, negativeAestheticScore: 2.5 },
   quality: "exact",
   deepCache: undefined,
   deepCacheThreshold: undefined,
@@ -442,6 +443,8 @@ describe("what is accepted", () => {
     "denoising-end": "0.8",
     out: "o.webp",
     "save-latents": "l.safetensors",
+    "aesthetic-score": "7",
+    "negative-aesthetic-score": "2",
   };
 
   const everyOption: ReturnType<typeof parse> = {
@@ -449,6 +452,7 @@ describe("what is accepted", () => {
     denoisingEnd: 0.8,
     image: "i.png",
     strength: 0.5,
+    ...{ aestheticScore: 7, negativeAestheticScore: 2 },
     resize: "fit",
     imageBackground: "#000000",
     mask: "m.png",

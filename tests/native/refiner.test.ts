@@ -27,7 +27,7 @@ interface Notes {
   steps: number;
   denoisingEnd: number;
   stride: number;
-  runs: { name: string; what: "latents" | "ensemble" | "again"; scheduler: string }[];
+  runs: { name: string; what: "latents" | "ensemble" | "again" | "scores"; scheduler: string }[];
 }
 
 const fixtures = join(import.meta.dir, "../fixtures");
@@ -54,18 +54,17 @@ afterAll(async () => {
   removeCopies();
 });
 
-function pipelineOf(
-  model: "base" | "both",
-  rankCount: number,
-  first: GenerateRequest,
-): Promise<Pipeline> {
+type Kind = "base" | "both" | "refiner";
+
+function pipelineOf(model: Kind, rankCount: number, first: GenerateRequest): Promise<Pipeline> {
   const refiner = model === "both" ? folders.refiner : undefined;
   const devices = { device: "cpu", rankCount } as const;
-  return pipelines.of(`${model} ${rankCount}`, { model: folders.base, refiner, devices, first });
+  const main = model === "refiner" ? folders.refiner : folders.base;
+  return pipelines.of(`${model} ${rankCount}`, { model: main, refiner, devices, first });
 }
 
 async function run(
-  model: "base" | "both",
+  model: Kind,
   rankCount: number,
   request: GenerateRequest,
 ): Promise<GenerateResult> {
@@ -77,8 +76,11 @@ type Run = Omit<Notes["runs"][number], "name">;
 
 async function made({ what, scheduler }: Run, rankCount: number, more: GenerateRequest = {}) {
   const request = { scheduler: scheduler as "euler", ...more };
-  if (what === "latents") {
-    return await run("base", rankCount, { ...request, latents: { values, shape }, strength: 0.6 });
+  const again = { ...request, latents: { values, shape }, strength: 0.6 };
+  if (what === "latents") return await run("base", rankCount, again);
+  if (what === "scores") {
+    const scores = { aestheticScore: 9, negativeAestheticScore: 1.5 };
+    return await run("refiner", rankCount, { ...again, ...scores });
   }
   const denoisingEnd = what === "ensemble" ? notes.denoisingEnd : 1;
   return await run("both", rankCount, { ...size, ...request, denoisingEnd });
@@ -153,6 +155,7 @@ describe("refused in a sentence", () => {
     [{ denoisingStart: 0.5 }, "needs latents"],
     [{ denoisingEnd: 0 }, "leaves none of the 7 steps"],
     [{ denoisingEnd: 0.5, wantImages: true }, "denoisingEnd needs refiner"],
+    [{ aestheticScore: 7 }, "aestheticScore is read by SDXL's refiner alone"],
     [{ latents, denoisingStart: 0.5, denoisingEnd: 0.4 }, "leaves none"],
     [{ strength: 0.5 }, "strength needs an image"],
     [

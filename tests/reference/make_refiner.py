@@ -102,6 +102,9 @@ def main():
         generator = seeded()
         whole = run(base, generator, **size)
         found["again"] = run(refiner, generator, image=whole, strength=0.3)
+        if name == RUNS[0]:
+            scores = {"aesthetic_score": 9.0, "negative_aesthetic_score": 1.5}
+            found["scores"] = run(refiner, seeded(), image=given_latents(), strength=0.6, **scores)
         for what, latents in found.items():
             tensors[f"{what}_{name}"] = latents if everything else latents.flatten()[::8]
             notes.append({"name": f"{what}_{name}", "what": what, "scheduler": name})

@@ -35,4 +35,32 @@ export const refinerSettings = {
     processes: "same",
     json: "denoising_end",
   },
+  aestheticScore: {
+    kind: "number",
+    flag: "aesthetic-score",
+    min: 0,
+    max: 10,
+    default: 6,
+    group: "Refiner",
+    hint: "X",
+    help:
+      "How beautiful the images are to be that an SDXL refiner makes, {range}: a number that it " +
+      "was trained with. Default: 6.",
+    scope: "request",
+    processes: "same",
+    json: "aesthetic_score",
+  },
+  negativeAestheticScore: {
+    kind: "number",
+    flag: "negative-aesthetic-score",
+    min: 0,
+    max: 10,
+    default: 2.5,
+    group: "Refiner",
+    hint: "X",
+    help: "The same beside the negative prompt, {range}. Default: 2.5.",
+    scope: "request",
+    processes: "same",
+    json: "negative_aesthetic_score",
+  },
 } as const satisfies Readonly<Record<string, Setting>>;
