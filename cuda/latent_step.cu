@@ -10,7 +10,7 @@
 // Registers whose coefficient is 0 are not read: they may hold anything. Sums are taken in f64 and
 // rounded once, since every later step builds on them.
 // Layout: latent, auxiliary, model outputs and noise f32 of `count` = images * image_count values;
-// model_output `branch_count * count` of the activation type, negative branch first;
+// model_output `branch_count * count` of the activation type, negative branch first, or of f32;
 // guidance_scales (images, branch_count - 1).
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
 // is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
@@ -135,6 +135,13 @@ __device__ __forceinline__ void run(const Problem& p) {
 
 KERNEL_PER_TYPE(
     latent_step,
+    (const __grid_constant__ latent_step::Problem problem),
+    latent_step::run<T>(problem)
+)
+KERNEL_OF_TYPE(
+    latent_step_f32,
+    float,
+    ,
     (const __grid_constant__ latent_step::Problem problem),
     latent_step::run<T>(problem)
 )

@@ -9,9 +9,10 @@ import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { completed } from "./samplers/coefficients.ts";
 import { finished } from "./samplers/finish.ts";
-import { type NoiseLevel, noiseLevels } from "./samplers/first-step.ts";
+import { noiseLevels } from "./samplers/first-step.ts";
 import type { Flavour } from "./samplers/names.ts";
 import type {
+  NoiseLevel,
   Sampler,
   ScheduleOptions,
   SigmaChoice,
@@ -61,7 +62,12 @@ export function makeSchedule(
     flavour,
   });
   const { usesBothBranches = false } = made;
-  const brownianRange = sampler.isBrownian ? rangeOf(made) : null;
+  // A1111's path has the levels before the first step, too.
+  const hasWhole = flavour === "a1111" && options.startsFromImage === true;
+  const whole = hasWhole
+    ? sampler.make(config, { ...options, flavour, sigmas, firstStep: 0 })
+    : made;
+  const brownianRange = sampler.isBrownian ? rangeOf(whole) : null;
   const noise = brownianRange && flavour !== "diffusers" ? "brownian" : "generator";
   const levels = noiseLevels(made, config);
   const schedule: Schedule = { name, ...made, usesBothBranches, noise, brownianRange, levels };
@@ -101,6 +107,11 @@ export function hasSigmas(name: Scheduler, flavour: Flavour = "diffusers"): bool
   return canFollow(name, "sigmas", flavourOf(name, { flavour }));
 }
 
+/** Whether a sampler has timesteps of its own, as A1111's DDIM, PLMS and UniPC. */
+export function isOfTimesteps(name: Scheduler, flavour: Flavour): boolean {
+  return flavour === "a1111" && samplerOf(name).isOfTimesteps === true;
+}
+
 /** The sampler that implements a diffusers class such as "EulerDiscreteScheduler", or null. */
 export function schedulerNameOfClass(className: string): Scheduler | null {
   return schedulers.find((name) => samplerRows[name].className === className) ?? null;
@@ -134,15 +145,15 @@ const samplerOf = (name: Scheduler): Sampler => samplerRows[name].sampler;
 
 /** That of diffusers where a sampler has no other. */
 function flavourOf(name: Scheduler, { flavour = "diffusers" }: { flavour?: Flavour | undefined }) {
-  const { hasKForm, isOfTimesteps } = samplerOf(name);
-  return hasKForm || (flavour === "a1111" && isOfTimesteps) ? flavour : "diffusers";
+  const { hasKForm } = samplerOf(name);
+  return hasKForm || isOfTimesteps(name, flavour) ? flavour : "diffusers";
 }
 
 /** In the flavours of k-diffusion every sampler follows sigmas, and none a spacing of timesteps. */
 function canFollow(name: Scheduler, key: Sampler["follows"][number], flavour: Flavour): boolean {
   const isListed = samplerOf(name).follows.includes(key);
   if (flavour === "diffusers") return isListed;
-  if (flavour === "a1111" && samplerOf(name).isOfTimesteps) {
+  if (isOfTimesteps(name, flavour)) {
     return isListed && (key === "eta" || key === "timestepRounding");
   }
   if (key === "eta") return isListed && !(name === "ddim" && flavour === "kdiffusion");

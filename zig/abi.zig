@@ -538,7 +538,9 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.image = try arena.dupe(u8, r.image.slice());
     job.mask = try arena.dupe(u8, r.mask.slice());
     job.latents = try copyValues(f32, arena, r.latents);
-    job.known_mixes = try copyValues(f32, arena, r.known_mixes);
+    job.latent_mask = try copyValues(f32, arena, r.latent_mask);
+    job.condition_mask = try copyValues(f32, arena, r.condition_mask);
+    job.mask_steps = try copyValues(pipeline.MaskStep, arena, r.mask_steps);
     job.injected = try copyValues(f32, arena, r.injected);
     job.injected_2 = try copyValues(f32, arena, r.injected_2);
     job.sample = try copyValues(f32, arena, r.sample);

@@ -14,6 +14,8 @@
 //!   pipeline/image_prompts.zig  what IP-Adapters see, as keys and values
 //!   pipeline/latents.zig     the sampler's registers
 //!   pipeline/source.zig      the image that a job starts from, and its mask
+//!   pipeline/mask_step.zig   where steps mix in what a mask keeps
+//!   pipeline/kept.zig        that, as tensors
 //!   pipeline/noise.zig       the noise of the first latent and of steps
 //!   pipeline/preview.zig     estimates of the image for previews
 //!   pipeline/gather.zig      all-gather of model outputs
@@ -33,6 +35,9 @@ pub const ControlUse = jobs.ControlUse;
 pub const Tokens = jobs.Tokens;
 pub const DeepPlan = jobs.DeepPlan;
 pub const StepReuse = jobs.StepReuse;
+pub const MaskedLatent = @import("pipeline/mask_step.zig").MaskedLatent;
+pub const MaskStep = @import("pipeline/mask_step.zig").MaskStep;
+pub const NoiseLevel = @import("pipeline/mask_step.zig").NoiseLevel;
 pub const Upscale = jobs.Upscale;
 pub const upscale_overlap = upscaling.overlap;
 pub const upscaleTileCount = upscaling.tileCount;

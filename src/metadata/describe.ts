@@ -21,7 +21,7 @@ import type {
   PreparedPipeline,
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
-import type { Scheduler } from "../settings/names.ts";
+import type { MaskContent, Scheduler } from "../settings/names.ts";
 import { controlSettings } from "../settings/table/control.ts";
 import { hiresSettings } from "../settings/table/hires.ts";
 import { inputSettings } from "../settings/table/input.ts";
@@ -303,6 +303,13 @@ function hiresFields(
   ];
 }
 
+/** A1111's names, which leaves out its default. */
+const contentNames: Partial<Record<MaskContent, string>> = {
+  fill: "fill",
+  "latent-noise": "latent noise",
+  "latent-nothing": "latent nothing",
+};
+
 /** As A1111 names what an image that starts from another has. */
 function inputFields(
   { input, hires }: PlannedRequest,
@@ -315,7 +322,7 @@ function inputFields(
   return [
     ...start,
     ["Mask blur", value("maskBlur")],
-    ["Masked content", value("maskContent") === "fill" ? "fill" : undefined],
+    ["Masked content", contentNames[value("maskContent") as MaskContent]],
     ["Inpaint area", isPart ? "Only masked" : undefined],
     ["Masked area padding", isPart ? value("maskPadding") : undefined],
   ];

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 35;
+export const abiVersion = 36;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -246,6 +246,13 @@ export const IpProjection = {
 export const UpscalerKind = {
   rrdbnet: 0,
   compact: 1,
+} as const;
+
+export const MaskedLatent = {
+  image: 0,
+  noise: 1,
+  zeros: 2,
+  grey: 3,
 } as const;
 
 export interface ClipConfig {
@@ -659,11 +666,14 @@ export interface Request {
   injected2: Bytes;
   image: Bytes;
   mask: Bytes;
+  latentMask: Bytes;
+  conditionMask: Bytes;
+  maskedLatent: keyof typeof MaskedLatent;
+  maskSteps: Bytes;
   latents: Bytes;
   imageScale: number;
   noiseSkip: number | boolean;
   samplesPosterior: number | boolean;
-  knownMixes: Bytes;
   timeIds: number[];
   negativeTimeIds: number[];
   upscaleRows: number | boolean;
@@ -677,10 +687,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 664;
+export const sizeOfRequest = 696;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 664, true);
+  v.setUint32(at + 0, 696, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -734,26 +744,29 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 432, s.injected2);
   writeBytes(v, at + 448, s.image);
   writeBytes(v, at + 464, s.mask);
-  writeBytes(v, at + 480, s.latents);
-  v.setFloat32(at + 496, s.imageScale, true);
-  v.setUint32(at + 500, Number(s.noiseSkip), true);
-  v.setUint32(at + 504, Number(s.samplesPosterior), true);
-  writeBytes(v, at + 512, s.knownMixes);
+  writeBytes(v, at + 480, s.latentMask);
+  writeBytes(v, at + 496, s.conditionMask);
+  v.setUint32(at + 512, MaskedLatent[s.maskedLatent], true);
+  writeBytes(v, at + 520, s.maskSteps);
+  writeBytes(v, at + 536, s.latents);
+  v.setFloat32(at + 552, s.imageScale, true);
+  v.setUint32(at + 556, Number(s.noiseSkip), true);
+  v.setUint32(at + 560, Number(s.samplesPosterior), true);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 528 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 564 + i * 4, s.timeIds[i] ?? 0, true);
   }
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 552 + i * 4, s.negativeTimeIds[i] ?? 0, true);
+    v.setFloat32(at + 588 + i * 4, s.negativeTimeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 576, Number(s.upscaleRows), true);
-  v.setUint32(at + 580, Number(s.upscaleWidth), true);
-  v.setUint32(at + 584, Number(s.upscaleTile), true);
-  v.setUint32(at + 588, Number(s.batch), true);
-  v.setFloat32(at + 592, s.timestep, true);
-  writeBytes(v, at + 600, s.sample);
-  writeBytes(v, at + 616, s.promptEmbeds);
-  writeBytes(v, at + 632, s.pooled);
-  writeBytes(v, at + 648, s.timeIdsList);
+  v.setUint32(at + 612, Number(s.upscaleRows), true);
+  v.setUint32(at + 616, Number(s.upscaleWidth), true);
+  v.setUint32(at + 620, Number(s.upscaleTile), true);
+  v.setUint32(at + 624, Number(s.batch), true);
+  v.setFloat32(at + 628, s.timestep, true);
+  writeBytes(v, at + 632, s.sample);
+  writeBytes(v, at + 648, s.promptEmbeds);
+  writeBytes(v, at + 664, s.pooled);
+  writeBytes(v, at + 680, s.timeIdsList);
 }
 
 export interface Update {
@@ -1080,6 +1093,40 @@ export function writeT2iAdapterConfig(v: DataView, at: number, s: T2iAdapterConf
   v.setUint32(at + 44, Number(s.downscaleFactor), true);
 }
 
+export interface NoiseLevel {
+  signal: number;
+  noise: number;
+}
+
+export const sizeOfNoiseLevel = 8;
+
+export function writeNoiseLevel(v: DataView, at: number, s: NoiseLevel): void {
+  v.setFloat32(at + 0, s.signal, true);
+  v.setFloat32(at + 4, s.noise, true);
+}
+
+export interface MaskStep {
+  blendsInput: number | boolean;
+  blendsClean: number | boolean;
+  blendsLatent: number | boolean;
+  input: NoiseLevel;
+  latent: NoiseLevel;
+  cleanFromSample: number;
+  cleanFromOutput: number;
+}
+
+export const sizeOfMaskStep = 36;
+
+export function writeMaskStep(v: DataView, at: number, s: MaskStep): void {
+  v.setUint32(at + 0, Number(s.blendsInput), true);
+  v.setUint32(at + 4, Number(s.blendsClean), true);
+  v.setUint32(at + 8, Number(s.blendsLatent), true);
+  writeNoiseLevel(v, at + 12, s.input);
+  writeNoiseLevel(v, at + 20, s.latent);
+  v.setFloat32(at + 28, s.cleanFromSample, true);
+  v.setFloat32(at + 32, s.cleanFromOutput, true);
+}
+
 export const zeroRequest: Request = {
   kind: "image",
   latentRows: 0,
@@ -1134,11 +1181,14 @@ export const zeroRequest: Request = {
   injected2: { address: 0n, len: 0n, },
   image: { address: 0n, len: 0n, },
   mask: { address: 0n, len: 0n, },
+  latentMask: { address: 0n, len: 0n, },
+  conditionMask: { address: 0n, len: 0n, },
+  maskedLatent: "image",
+  maskSteps: { address: 0n, len: 0n, },
   latents: { address: 0n, len: 0n, },
   imageScale: 0,
   noiseSkip: 0,
   samplesPosterior: 0,
-  knownMixes: { address: 0n, len: 0n, },
   timeIds: [],
   negativeTimeIds: [],
   upscaleRows: 0,

@@ -2,9 +2,10 @@
  * The image that a request starts from: read with its mask, before the request is planned, and
  * brought to the size of the plan when its job runs.
  */
-import { badOption } from "../errors.ts";
+import { type BasedXLError, badOption } from "../errors.ts";
 import type { Size } from "../image/encoder.ts";
 import { filled } from "../image/fill.ts";
+import { grown } from "../image/grow.ts";
 import { type ImageSource, type RawImage, readHashed } from "../image/read.ts";
 import {
   type Area,
@@ -19,10 +20,12 @@ import {
   type Sides,
 } from "../image/transform.ts";
 import type { Model } from "../models/model.ts";
-import type { MaskContent } from "../settings/names.ts";
+import type { MaskedLatent } from "../native/abi.ts";
+import type { Compat, MaskContent } from "../settings/names.ts";
 import { defaultOf } from "../settings/setting.ts";
 import { type RequestSettings, settingOf } from "../settings/table.ts";
 import { checkSetting, type Naming } from "../settings/values.ts";
+import { conditionMask, latentMask } from "./latent-mask.ts";
 
 /** What a request says of it. */
 export interface InputRequest
@@ -31,6 +34,7 @@ export interface InputRequest
     | "imageBackground"
     | "invertMask"
     | "maskBlur"
+    | "maskGrow"
     | "extend"
     | "strength"
     | "maskArea"
@@ -45,6 +49,8 @@ export interface ReadInput {
   image: RawImage;
   /** Grey of the image's size; null for the whole image. */
   mask: RawImage | null;
+  /** The part that a grown mask grew from; absent for the mask's own. */
+  hidden?: RawImage | undefined;
   /** SHA-256 of the image's pixels and of the mask's, as they were read. */
   imageHash: string;
   maskHash: string | null;
@@ -62,6 +68,7 @@ export async function readInput(
   if (source === undefined) return null;
   const background = backgroundOf(request.imageBackground ?? "#ffffff", naming);
   const maskBlur = checkSetting("maskBlur", request.maskBlur ?? 0, naming);
+  const maskGrow = checkSetting("maskGrow", request.maskGrow ?? 0, naming);
   const options = { name: naming("image"), channels: 3, background } as const;
   const { image, hash: imageHash } = await readHashed(source, options);
   const sides = request.extend ? sidesOf(request.extend, image, sizeMultiple, naming) : null;
@@ -84,7 +91,8 @@ export async function readInput(
 the image would be new: ${naming("invertMask")} turns it round.`,
     );
   }
-  return { ...read, mask: await blurred(whole, maskBlur) };
+  const hidden = maskGrow > 0 ? { hidden: whole } : {};
+  return { ...read, ...hidden, mask: await blurred(grown(whole, maskGrow), maskBlur) };
 }
 
 /** What `readInput` reads of a request. */
@@ -94,6 +102,7 @@ export const inputKeys = [
   "imageBackground",
   "invertMask",
   "maskBlur",
+  "maskGrow",
   "extend",
 ] as const;
 
@@ -104,7 +113,7 @@ export function checkInput(
   { hasLatents, naming }: { hasLatents: boolean; naming: Naming },
 ): void {
   const needImage = ["mask", "extend"] as const;
-  const needMask = ["invertMask", "maskBlur", "maskArea", "maskContent"] as const;
+  const needMask = ["invertMask", "maskBlur", "maskGrow", "maskArea", "maskContent"] as const;
   const refuse = (keys: readonly (keyof InputRequest)[], missing: string) => {
     const lost = keys.find((key) => {
       const value: unknown = request[key];
@@ -164,34 +173,77 @@ export function outputSize(input: PlannedInput | null, computed: Size): Size {
 /** What the library is given, and what becomes of its images. */
 interface InputPixels {
   image: Uint8Array;
+  /** What is hidden from a model that reads the masked image. */
   mask: Uint8Array | null;
+  latentMask: Float32Array | null;
+  /** Of a model that reads the mask. */
+  conditionMask: Float32Array | null;
+  maskedLatent: keyof typeof MaskedLatent;
   finish(pixels: Uint8Array): Promise<Uint8Array>;
 }
 
 export async function inputPixels(
   input: PlannedInput,
-  size: Size & { vaeFactor: number },
+  { compat, ...size }: Size & { compat: Compat },
+  { vaeFactor, kind }: Pick<Model, "vaeFactor" | "kind">,
   naming: Naming,
 ): Promise<InputPixels> {
-  const { width, height } = size;
-  const { area, resize } = input;
-  const image = await resized(cropped(input.image, area), { width, height }, resize);
+  const { maskContent } = input;
+  const ofSize = (image: RawImage) => resized(cropped(image, input.area), size, input.resize);
+  const image = await ofSize(input.image);
   if (input.mask === null) {
-    return { image: image.pixels, mask: null, finish: async (pixels) => pixels };
+    const noMasks = { mask: null, latentMask: null, conditionMask: null } as const;
+    return { image: image.pixels, ...noMasks, maskedLatent: "image", finish: async (made) => made };
   }
-  const part = cropped(input.mask, area);
-  const mask = await resized(part, { width, height }, resize);
-  checkLatents(mask, size.vaeFactor, naming);
-  const finish = async (pixels: Uint8Array) => {
-    const made = { pixels, width, height };
-    if (isWhole(input)) return pasted(image, made, mask, { left: 0, top: 0, width, height }).pixels;
-    return pasted(input.image, await resized(made, area, "stretch"), part, area).pixels;
+  const mask = await ofSize(input.mask);
+  const hidden = input.hidden ? await ofSize(input.hidden) : mask;
+  const latentSize = { width: size.width / vaeFactor, height: size.height / vaeFactor };
+  const masks = {
+    latentMask: latentMask(mask, latentSize, compat),
+    conditionMask: kind === "inpainting" ? conditionMask(mask, latentSize, compat) : null,
   };
-  const start = input.maskContent === "fill" ? await filled(image, mask) : image;
-  return { image: start.pixels, mask: mask.pixels, finish };
+  if (!masks.latentMask.some((share) => share > 0)) throw tooSmall(mask, vaeFactor, naming);
+  const isFilled = maskContent !== "original" && maskContent !== "grey";
+  const start = isFilled ? await filled(image, mask) : image;
+  const maskedLatent = maskedLatents[maskContent];
+  const finish = (pixels: Uint8Array) =>
+    finished({ ...size, pixels }, { ...input, mask: input.mask! }, { image, mask, compat });
+  return { image: start.pixels, mask: hidden.pixels, ...masks, maskedLatent, finish };
 }
 
 // --- internal ---
+
+/** A1111 fills the pixels too where the latent is of another content. */
+const maskedLatents: Record<MaskContent, keyof typeof MaskedLatent> = {
+  original: "image",
+  fill: "image",
+  "latent-noise": "noise",
+  "latent-nothing": "zeros",
+  grey: "grey",
+};
+
+/** What was made, in the place of the masked part. ComfyUI leaves the whole as it was decoded. */
+async function finished(
+  made: RawImage,
+  input: PlannedInput & { mask: RawImage },
+  at: { image: RawImage; mask: RawImage; compat: Compat },
+): Promise<Uint8Array> {
+  const { width, height } = made;
+  const whole = { left: 0, top: 0, width, height };
+  if (isWhole(input)) {
+    if (at.compat === "comfyui") return made.pixels;
+    const mask = at.compat === "a1111" ? doubled(at.mask) : at.mask;
+    return pasted(at.image, made, mask, whole).pixels;
+  }
+  const { area } = input;
+  const part = await resized(made, area, "stretch");
+  return pasted(input.image, part, cropped(input.mask, area), area).pixels;
+}
+
+/** A1111: what is half new is new as a whole. */
+function doubled({ pixels, ...size }: RawImage): RawImage {
+  return { ...size, pixels: pixels.map((share) => Math.min(255, 2 * share)) };
+}
 
 /** Images that are computed as a whole have the size of the plan. */
 function isWhole({ image, area }: PlannedInput): boolean {
@@ -280,14 +332,8 @@ function span(first: number, count: number, size: number, moves = false): [numbe
   return [Math.min(Math.max(0, first), size - length), length];
 }
 
-/** The mask is read at a pixel of each position of the latent. */
-function checkLatents({ pixels, width, height }: RawImage, factor: number, naming: Naming): void {
-  for (let row = 0; row < height; row += factor) {
-    for (let column = 0; column < width; column += factor) {
-      if (pixels[row * width + column]! >= 128) return;
-    }
-  }
-  throw badOption(
+function tooSmall({ width, height }: Size, factor: number, naming: Naming): BasedXLError {
+  return badOption(
     `${naming("mask")} is too small: at ${width}x${height} it covers none of the latent's \
 positions, which are ${factor} pixels apart; ${naming("maskArea")} masked enlarges it.`,
   );

@@ -18,6 +18,7 @@ import { enlargedResult, type FirstResult, finalSize, secondPass } from "./hires
 import { idleOnDevice } from "./idle-settings.ts";
 import { inputPixels } from "./input.ts";
 import { ipAdapterUses } from "./ip-adapters.ts";
+import { maskStepsOf } from "./mask-steps.ts";
 import { noiseCountOf, noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
@@ -110,7 +111,7 @@ export async function runJob(
   const source = await sourceOf(plan, prepared);
   const uses = options.uses ?? (await usesOf(plan));
   const finish = plan.hires && (await secondPasses(session, plan.hires, options));
-  const start = startedFrom(plan);
+  const start = startedFrom(plan, prepared);
   const { previewSteps } = options;
   const more = { ...source?.request, ...start, uses, previewSteps };
   const inputs = batches.map((batch) => ({ ...requestOf(plan, batch), ...more }));
@@ -289,11 +290,17 @@ class Totals {
 }
 
 /** How much the first latent has of what the images start from; null for noise alone. */
-function startedFrom({ input, latents, continues, schedule, settings }: PlannedRequest) {
+function startedFrom(
+  { input, latents, continues, schedule, settings }: PlannedRequest,
+  { model }: PreparedPipeline,
+) {
   if (input === null && latents === null) return null;
   const { compat, strength = 1 } = settings;
-  const start = startOf(schedule, { strength, compat, continues }, Boolean(input?.mask));
-  return { ...start, noiseSkip: latents?.noiseCount ?? 0 };
+  const hasMask = Boolean(input?.mask);
+  const start = startOf(schedule, { strength, compat, continues }, hasMask);
+  const how = { compat, readsMask: model.kind === "inpainting", config: model.scheduler };
+  const maskSteps = hasMask ? maskStepsOf(schedule, how) : null;
+  return { ...start, maskSteps, noiseSkip: latents?.noiseCount ?? 0 };
 }
 
 /** The image to start from, at the size of the plan. */
@@ -305,9 +312,7 @@ async function sourceOf(
   finish: (pixels: Uint8Array) => Promise<Uint8Array>;
 } | null> {
   if (input === null) return null;
-  const { width, height } = settings;
-  const size = { width, height, vaeFactor: model.vaeFactor };
-  const { finish, ...pixels } = await inputPixels(input, size, naming);
+  const { finish, ...pixels } = await inputPixels(input, settings, model, naming);
   return { request: pixels, finish };
 }
 

@@ -9,7 +9,7 @@
  * and blue.
  */
 import type { SchedulerConfig } from "../models/config.ts";
-import { alphasCumprod } from "../samplers/betas.ts";
+import { alphaBarAt, alphasCumprod } from "../samplers/betas.ts";
 import { dataMix, levelOf, levelOfAlpha } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 
@@ -67,10 +67,3 @@ function colourOf(values: Float32Array, colour: number): number {
 
 /** With zero terminal SNR nothing of the image is left; Euler takes as much. */
 const alphaBarMin = 2 ** -24;
-
-function alphaBarAt(alphaBars: ArrayLike<number>, timestep: number): number {
-  const last = alphaBars.length - 1;
-  const index = Math.min(last, Math.max(0, timestep));
-  const [below, above] = [Math.floor(index), Math.ceil(index)].map((i) => alphaBars[i]!);
-  return below! + (index - Math.floor(index)) * (above! - below!);
-}

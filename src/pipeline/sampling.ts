@@ -142,7 +142,7 @@ function firstOf(
     naming: Naming;
   },
 ): Cut {
-  const all = { stepCount, firstStep: 0 };
+  const all = { stepCount, firstStep: 0, startsFromImage: false };
   if (strength === undefined) return all;
   if (denoisingStart === undefined) {
     return cutOf(strength, stepCount, { compat, isSecondPass, ...how });
@@ -150,7 +150,7 @@ function firstOf(
   const { trainTimesteps } = how.model.scheduler;
   const shared = { stepCount, trainTimesteps, compat };
   const firstStep = stepsBefore(denoisingStart, how.made(all), shared);
-  if (firstStep < stepCount) return { stepCount, firstStep };
+  if (firstStep < stepCount) return { ...all, firstStep };
   throw badOption(
     `After ${denoisingStart} of the noise levels none of ${stepCount} steps is left: ask for \
 ${how.naming("stepCount")} above, or end before.`,

@@ -16,6 +16,7 @@ import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { SyncMode } from "../settings/names.ts";
 import type { Balance } from "./balance.ts";
+import { maskStepBytes } from "./mask-steps.ts";
 import { handleOptionsOf, type OpenOptions } from "./open-options.ts";
 import { cleanMixesOf, previewPixels } from "./preview.ts";
 import type { Progress } from "./progress.ts";
@@ -52,7 +53,8 @@ type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
-  | ("variationSeeds" | "stepReuse" | "image" | "mask" | "knownMixes" | "latents")
+  | ("variationSeeds" | "stepReuse" | "image" | "mask" | "latents")
+  | ("latentMask" | "conditionMask" | "maskSteps")
   | ("networks" | "controls" | "ipAdapters")
   | ("rankShares" | "balanceStep" | "measuresBalance");
 
@@ -72,8 +74,11 @@ export interface ImageRequest extends PassedSettings {
   mask?: Uint8Array | null | undefined;
   /** NCHW, to start from instead; beside an image and a mask the first alone. */
   latents?: Float32Array | null | undefined;
-  /** With a mask, two per step; see `strength.ts`. */
-  knownMixes?: Float32Array | null | undefined;
+  /** Of the latent (`latent-mask.ts`); the second for a model that reads it. */
+  latentMask?: Float32Array | null | undefined;
+  conditionMask?: Float32Array | null | undefined;
+  /** With a mask; see `mask-steps.ts`. */
+  maskSteps?: readonly abi.MaskStep[] | null | undefined;
   /** What each step takes from earlier ones; absent where each computes everything. */
   reuse?: readonly abi.StepReuse[] | undefined;
   /** The empty prompt, where `emphasis` is "interpolate"; else absent or null. */
@@ -266,6 +271,7 @@ class NativeSession implements Session {
     const { keepAlive, ...networks } = networkStructs(request.uses ?? noUses);
     const { vaeFactor } = this.model;
     const stepBytes = stepsToBytes(steps);
+    const source = sourceOf(request);
     const cleanMixes = needsMixes(request) ? cleanMixesOf(steps, this.model.scheduler) : null;
     const done = await this.handle.run(
       {
@@ -292,7 +298,7 @@ class NativeSession implements Session {
         empty: bytesOf(emptyBytes),
         stepSets: bytesOf(stepSets),
         stepReuse: bytesOf(reuseBytes),
-        ...sourceOf(request),
+        ...source.structs,
         ...timeIdsOf(this.model, request),
       },
       [
@@ -306,11 +312,9 @@ class NativeSession implements Session {
         negativeBytes,
         request.empty,
         emptyBytes,
-        stepSets,
-        reuseBytes,
-        hookBytes,
+        ...[stepSets, reuseBytes, hookBytes],
         ...[adapters, keepAlive],
-        ...[request.injected, request.image, request.mask, request.latents, request.knownMixes],
+        ...[request.injected, source],
       ],
       this.imageHooks(hooks, request),
     );
@@ -461,9 +465,17 @@ function timeIdsOf(
 }
 
 /** What the images start from. */
-function sourceOf({ image = null, mask = null, latents = null, knownMixes = null }: ImageRequest) {
-  const source = { image: bytesOf(image), mask: bytesOf(mask), latents: bytesOf(latents) };
-  return { ...source, knownMixes: bytesOf(knownMixes) };
+function sourceOf(request: ImageRequest) {
+  const { image = null, mask = null, latents = null } = request;
+  const { latentMask = null, conditionMask = null } = request;
+  const maskSteps = maskStepBytes(request.maskSteps ?? []);
+  const values = { image, mask, latents, latentMask, conditionMask, maskSteps };
+  const structs = {
+    ...{ image: bytesOf(image), mask: bytesOf(mask), latents: bytesOf(latents) },
+    ...{ latentMask: bytesOf(latentMask), conditionMask: bytesOf(conditionMask) },
+    maskSteps: bytesOf(maskSteps),
+  };
+  return { values, structs };
 }
 
 function injectedOf({ injected }: ImageRequest): Pick<abi.Request, "injected" | "injected2"> {

@@ -12,6 +12,7 @@ import { stepOfEvaluation } from "./guidance-window.ts";
 export interface Cut {
   stepCount: number;
   firstStep: number;
+  startsFromImage: boolean;
 }
 
 /**
@@ -35,7 +36,7 @@ export function cutOf(
   if (takesAll && !isList) {
     const share = compat === "a1111" ? Math.min(strength, 0.999) : strength;
     const stepCount = share > 0.9999 ? asked : Math.trunc(asked / share);
-    if (stepCount <= stepCountMax) return { stepCount, firstStep: stepCount - asked };
+    if (stepCount <= stepCountMax) return { stepCount, firstStep: stepCount - asked, ...fromImage };
     throw badOption(
       `${asked} steps at ${name} ${strength} are the last of ${stepCount} with ${naming("compat")} \
 ${compat}, more than ${stepCountMax}: ask for fewer.`,
@@ -43,10 +44,10 @@ ${compat}, more than ${stepCountMax}: ask for fewer.`,
   }
   if (compat === "a1111") {
     const firstStep = asked - Math.trunc(Math.min(strength, 0.999) * asked) - 1;
-    return { stepCount: asked, firstStep };
+    return { stepCount: asked, firstStep, ...fromImage };
   }
   const taken = Math.trunc(asked * strength);
-  if (taken >= 1) return { stepCount: asked, firstStep: asked - taken };
+  if (taken >= 1) return { stepCount: asked, firstStep: asked - taken, ...fromImage };
   throw badOption(
     `${name} ${strength} of ${asked} steps is none: ${name} must be at least ${1 / asked}, or \
 ${naming("stepCount")} more.`,
@@ -109,36 +110,31 @@ export interface Start {
   imageScale: number;
   initNoiseSigma: number;
   samplesPosterior: boolean;
-  /** With a mask, two per step. */
-  knownMixes: Float32Array | null;
 }
 
 export function startOf(
-  { initNoiseSigma, levels, steps }: Schedule,
+  { initNoiseSigma, levels, startLevel = levels[0] }: Schedule,
   { strength, compat, continues }: { strength: number; compat: Compat; continues: boolean },
   hasMask: boolean,
 ): Start {
   const flavour = flavourOf(compat);
-  const [first, ...others] = levels;
-  const later = [...others, { signal: 1, noise: 0 }].slice(0, steps.length);
-  const kept = {
-    // The other tools sample with numbers that no seed of the image decides: the mean is near all.
-    samplesPosterior: flavour === "diffusers",
-    knownMixes: hasMask ? Float32Array.from(later.flatMap((m) => [m.signal, m.noise])) : null,
-  };
-  if (continues) return { ...kept, imageScale: 1, initNoiseSigma: 0 };
+  // The other tools sample with numbers that no seed of the image decides: the mean is near all.
+  const samplesPosterior = flavour === "diffusers";
+  if (continues) return { samplesPosterior, imageScale: 1, initNoiseSigma: 0 };
   // diffusers' inpainting starts from noise alone.
   const isNew = hasMask && strength === 1 && flavour === "diffusers";
   // ComfyUI's first noise is that of an image from noise alone where the level is.
   const keepsScale = isNew || flavour === "kdiffusion";
   return {
-    imageScale: isNew ? 0 : first!.signal,
-    initNoiseSigma: keepsScale ? initNoiseSigma : first!.noise,
-    ...kept,
+    imageScale: isNew ? 0 : startLevel!.signal,
+    initNoiseSigma: keepsScale ? initNoiseSigma : startLevel!.noise,
+    samplesPosterior,
   };
 }
 
 // --- internal ---
+
+const fromImage = { startsFromImage: true } as const;
 
 /** Python's round. */
 function roundedToEven(value: number): number {

@@ -36,6 +36,14 @@ export function exactAlphasCumprod(config: SchedulerConfig): Float64Array {
   });
 }
 
+/** Of a timestep, between two by their distance. */
+export function alphaBarAt(alphaBars: ArrayLike<number>, timestep: number): number {
+  const last = alphaBars.length - 1;
+  const index = Math.min(last, Math.max(0, timestep));
+  const [below, above] = [Math.floor(index), Math.ceil(index)].map((i) => alphaBars[i]!);
+  return below! + (index - Math.floor(index)) * (above! - below!);
+}
+
 /** torch.linspace in f32: from both ends to the middle, product and sum rounded once (fused). */
 export function linspace(startValue: number, endValue: number, count: number): Float32Array {
   const start = f32(startValue);

@@ -26,11 +26,12 @@ export const ddim: Sampler = {
     checkLinear("ddim", config, { thresholding: true, clips: isOn(config, null) });
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
     const spaced = () => spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
-    const isA1111 = options.flavour === "a1111";
-    const listed = isA1111 ? a1111Timesteps(config, stepCount) : options.timesteps;
-    const end = isA1111 ? listed!.at(-1)! : -1;
-    const whole = isA1111 ? listed!.slice(0, -1) : (listed ?? spaced());
-    const timesteps = whole.slice(options.firstStep);
+    const own = options.flavour === "a1111" ? a1111Timesteps(config, options) : null;
+    const listed = own?.timesteps ?? options.timesteps;
+    const end = own?.timesteps.at(-1) ?? -1;
+    const timesteps = own
+      ? own.timesteps.slice(0, -1)
+      : (listed ?? spaced()).slice(options.firstStep);
     checkRange("ddim", timesteps, config);
 
     const alphas = alphasCumprod(config);
@@ -52,7 +53,10 @@ export const ddim: Sampler = {
         samplesNoise: eta > 0,
       };
     });
-    return { steps, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };
+    return {
+      ...{ steps, timesteps: Float32Array.from(timesteps), sigmas: null },
+      ...{ initNoiseSigma: 1, startLevel: own?.startLevel },
+    };
   },
 };
 

@@ -2,10 +2,10 @@
  * Runs that begin at a later step, from an image with that step's noise: what a sampler keeps of
  * earlier steps begins there, while spacings are those of the whole run.
  */
-import { alphasCumprod } from "./betas.ts";
+import { alphaBarAt, alphasCumprod } from "./betas.ts";
 import { levelOf, levelOfAlpha } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
-import type { Steps } from "./types.ts";
+import type { NoiseLevel, Steps } from "./types.ts";
 
 /** The levels of a run without those of its first steps. */
 export function fromStep<Levels extends { timesteps: Float32Array; sigmas: Float32Array }>(
@@ -17,12 +17,6 @@ export function fromStep<Levels extends { timesteps: Float32Array; sigmas: Float
   return { ...levels, timesteps: timesteps.slice(firstStep), sigmas: sigmas.slice(firstStep) };
 }
 
-/** A noisy latent is `signal` times the clean one and `noise` times standard normal noise. */
-export interface NoiseLevel {
-  signal: number;
-  noise: number;
-}
-
 /** Those of the latents that evaluations read, in the sampler's scale. */
 export function noiseLevels(
   { steps, sigmas, timesteps }: Pick<Steps, "steps" | "sigmas" | "timesteps">,
@@ -31,7 +25,7 @@ export function noiseLevels(
   const alphas = sigmas === null ? alphasCumprod(config) : null;
   return steps.map(({ inputScale }, i) => {
     if (sigmas === null) {
-      const { alpha, sigma } = levelOfAlpha(alphas![timesteps[i]!]!);
+      const { alpha, sigma } = levelOfAlpha(alphaBarAt(alphas!, timesteps[i]!));
       return { signal: alpha, noise: sigma };
     }
     const sigma = sigmas[i]!;

@@ -22,8 +22,8 @@ export const pndm: Sampler = {
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
     const { stepCount } = options;
     const { firstStep } = options;
-    const listed =
-      options.flavour === "a1111" ? a1111Timesteps(config, stepCount).slice(firstStep) : null;
+    const own = options.flavour === "a1111" ? a1111Timesteps(config, options) : null;
+    const listed = own?.timesteps ?? null;
     const whole = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
     const spaced = listed?.slice(0, -1) ?? whole.slice(firstStep);
     checkRange("pndm", spaced, config);
@@ -34,9 +34,9 @@ export const pndm: Sampler = {
     const timesteps = [spaced[0]!, ...(second === undefined ? [] : [second]), ...spaced.slice(1)];
     const factorsOf = transfers(config);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
-      const own = listed?.slice(Math.max(0, i - 1)) ?? [timestep + stride, timestep];
-      const from = i === 1 ? own[0]! : timestep;
-      const to = i === 1 ? timestep : listed ? own[1]! : timestep - stride;
+      const near = listed?.slice(Math.max(0, i - 1)) ?? [timestep + stride, timestep];
+      const from = i === 1 ? near[0]! : timestep;
+      const to = i === 1 ? timestep : listed ? near[1]! : timestep - stride;
       const { ofSample, ofNoise } = factorsOf(from, to);
       const { outputs, oldest } = weightsOf(i);
       return {
@@ -49,7 +49,10 @@ export const pndm: Sampler = {
         auxiliary: auxiliaryOf(i),
       };
     });
-    return { steps, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };
+    return {
+      ...{ steps, timesteps: Float32Array.from(timesteps), sigmas: null },
+      ...{ initNoiseSigma: 1, startLevel: own?.startLevel },
+    };
   },
 };
 

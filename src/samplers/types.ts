@@ -55,6 +55,12 @@ export interface StepCoefficients {
   noiseTo?: number;
 }
 
+/** A noisy latent is `signal` times the clean one and `noise` times standard normal noise. */
+export interface NoiseLevel {
+  signal: number;
+  noise: number;
+}
+
 /** What a sampler makes of a config and options. */
 export interface Steps {
   /** One per evaluation of the model: samplers of two evaluations per step have twice as many. */
@@ -70,6 +76,8 @@ export interface Steps {
   sigmas: Float32Array | null;
   /** Standard deviation of the first latent: standard normal noise is multiplied by it. */
   initNoiseSigma: number;
+  /** Of an image to start from, where it is not the level of the first evaluation. */
+  startLevel?: NoiseLevel | undefined;
   /**
    * Whether steps scale guidance by more than 0, so that the negative branch counts at scale 1 too.
    */
@@ -96,6 +104,8 @@ export interface ScheduleOptions {
   sNoise?: number | undefined;
   /** Steps that are left out at the beginning (`first-step.ts`). Default: 0. */
   firstStep?: number | undefined;
+  /** Whether an image with noise is what is left begins at; A1111 has other timesteps then. */
+  startsFromImage?: boolean | undefined;
 }
 
 /** A file of `samplers/`. */

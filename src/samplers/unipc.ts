@@ -40,14 +40,17 @@ export const unipcBh2: Sampler = {
 const leastSigma = 0.001;
 
 function levelsOf(config: SchedulerConfig, options: MakeOptions) {
-  if (options.flavour === "a1111") return fromStep(a1111Times(config, options), options.firstStep);
+  if (options.flavour === "a1111") {
+    const times = a1111Times(config, options);
+    return times.startLevel ? times : fromStep(times, options.firstStep);
+  }
   if (options.flavour !== "diffusers") {
     const { timesteps, sigmas } = kLevels(config, options, { discardsLast: true });
     if (sigmas.at(-1) === 0) sigmas[sigmas.length - 1] = leastSigma;
-    return { timesteps, sigmas };
+    return { timesteps, sigmas, startLevel: undefined };
   }
   const hasEnd = config.finalSigmasType === "zero";
-  return solverLevels(config, {
+  const levels = solverLevels(config, {
     stepCount: options.stepCount,
     firstStep: options.firstStep,
     spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
@@ -55,13 +58,14 @@ function levelsOf(config: SchedulerConfig, options: MakeOptions) {
     final: hasEnd ? "zero" : options.sigmas === "normal" ? "table" : "repeated",
     rounds: true,
   });
+  return { ...levels, startLevel: undefined };
 }
 
 function make(name: string, config: SchedulerConfig, options: MakeOptions, isB1: boolean) {
   checkLinear(name, config, { thresholding: true, clips: null });
   const isOwn = options.flavour === "diffusers";
   const order = isOwn ? solverOf(config).order : 3;
-  const { timesteps, sigmas } = levelsOf(config, options);
+  const { timesteps, sigmas, startLevel } = levelsOf(config, options);
   const levels = Array.from(sigmas, levelOf);
   const { predictX0, lowerOrderFinal, disableCorrector } = isOwn ? config.solver : kSolver;
   const mix = predictX0 ? dataMix : noiseMix;
@@ -106,7 +110,7 @@ function make(name: string, config: SchedulerConfig, options: MakeOptions, isB1:
   });
   // The latent of A1111's begins as noise of unit variance, whatever the first level.
   const known = options.flavour === "a1111" ? null : sigmas;
-  return { steps, timesteps, sigmas: known, initNoiseSigma: 1 };
+  return { steps, timesteps, sigmas: known, initNoiseSigma: 1, startLevel };
 }
 
 /** Of ComfyUI. */

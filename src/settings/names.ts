@@ -54,7 +54,7 @@ export const resizeModes = ["cover", "fit", "stretch"] as const;
 export const maskAreas = ["whole", "masked"] as const;
 
 /** What the masked part starts from. */
-export const maskContents = ["original", "fill"] as const;
+export const maskContents = ["original", "fill", "latent-noise", "latent-nothing", "grey"] as const;
 export type MaskContent = (typeof maskContents)[number];
 
 /** How keys and values travel between patches; the default first. */

@@ -111,8 +111,8 @@ describe("sizes", () => {
     const { input, settings } = await planOf({ image, mask, ...area });
     expect(input!.area).toEqual({ left: 28, top: 12, width: 40, height: 40 });
     expect(outputSize(input, settings)).toMatchObject({ width: 96, height: 64 });
-    const size = { width: 64, height: 64, vaeFactor: 8 };
-    const { finish } = await inputPixels(input!, size, asFlag);
+    const size = { width: 64, height: 64, compat: "diffusers" } as const;
+    const { finish } = await inputPixels(input!, size, model, asFlag);
     const result = await finish(new Uint8Array(64 * 64 * 3).fill(250));
     const changed = mask.pixels.map((_, i) => (result[3 * i] === 250 ? 255 : 0));
     expect([...changed]).toEqual([...mask.pixels]);
@@ -133,7 +133,7 @@ describe("sizes", () => {
     const painted = { ...image, pixels };
     for (let row = 16; row < 48; row++) pixels.fill(0, 3 * (row * 96 + 32), 3 * (row * 96 + 64));
     const { plan } = { plan: await planOf({ image: painted, mask, maskContent: "fill" }) };
-    const given = await inputPixels(plan.input!, { width: 96, height: 64, vaeFactor: 8 }, asFlag);
+    const given = await inputPixels(plan.input!, plan.settings, model, asFlag);
     const middle = 3 * (32 * 96 + 48);
     expect(given.image[middle]! - 200).toBeGreaterThanOrEqual(-4);
     expect(given.image[middle + 1]! - 40).toBeLessThanOrEqual(4);
@@ -151,11 +151,11 @@ describe("sizes", () => {
 test("steps of a strength, as each tool counts them", () => {
   const cut = (strength: number, compat: "diffusers" | "a1111" | "comfyui") =>
     cutOf(strength, 20, { compat, isList: false, naming: asFlag });
-  expect(cut(0.55, "diffusers")).toEqual({ stepCount: 20, firstStep: 9 });
-  expect(cut(1, "diffusers")).toEqual({ stepCount: 20, firstStep: 0 });
-  expect(cut(0.55, "a1111")).toEqual({ stepCount: 20, firstStep: 8 });
-  expect(cut(0.55, "comfyui")).toEqual({ stepCount: 36, firstStep: 16 });
-  expect(cut(1, "comfyui")).toEqual({ stepCount: 20, firstStep: 0 });
+  expect(cut(0.55, "diffusers")).toMatchObject({ stepCount: 20, firstStep: 9 });
+  expect(cut(1, "diffusers")).toMatchObject({ stepCount: 20, firstStep: 0 });
+  expect(cut(0.55, "a1111")).toMatchObject({ stepCount: 20, firstStep: 8 });
+  expect(cut(0.55, "comfyui")).toMatchObject({ stepCount: 36, firstStep: 16 });
+  expect(cut(1, "comfyui")).toMatchObject({ stepCount: 20, firstStep: 0 });
 });
 
 const png = await sharp(image.pixels, { raw: { width: 96, height: 64, channels: 3 } })
@@ -225,7 +225,8 @@ describe("one sentence for", () => {
     expect(await sentenceOf(planOf({ image }, inpainting))).toMatch(/without a mask it cannot/);
     const dot = extended(grey(1, 1, 255), { left: 33, top: 33, right: 62, bottom: 30 }, 0);
     const { input, settings } = await planOf({ image, mask: dot });
-    const size = { ...outputSize(input, settings), vaeFactor: 8 };
-    expect(await sentenceOf(inputPixels(input!, size, asFlag))).toMatch(/^--mask is too small/);
+    expect(await sentenceOf(inputPixels(input!, settings, model, asFlag))).toMatch(
+      /^--mask is too small/,
+    );
   });
 });

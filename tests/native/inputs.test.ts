@@ -14,6 +14,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import type { Model } from "../../src/models/model.ts";
 import type { GenerateRequest } from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
+import { formulaImage, formulaMask } from "../support/formula-input.ts";
 import { inpaintingModel } from "../support/inpainting-model.ts";
 import { KeptPipelines } from "../support/kept-pipelines.ts";
 import { removeCopies } from "../support/model-copy.ts";
@@ -41,17 +42,7 @@ const models: Record<string, Model> = {
   nine: await inpaintingModel(),
 };
 
-const image = { ...size, pixels: new Uint8Array(side * side * 3) };
-const mask = { ...size, pixels: new Uint8Array(side * side) };
-for (let y = 0; y < side; y++) {
-  for (let x = 0; x < side; x++) {
-    const at = y * side + x;
-    for (let c = 0; c < 3; c++) {
-      image.pixels[3 * at + c] = (5 * x + 3 * y + 70 * c + ((x * y) >> 3)) % 256;
-    }
-    if (y >= 10 && y < 40 && x >= 20 && x < 60) mask.pixels[at] = 255;
-  }
-}
+const [image, mask] = [formulaImage, formulaMask];
 const usual: GenerateRequest = {
   ...{ prompt: "a red circle", negativePrompt: "blurry", guidanceScale: 5, image },
   ...{ wantLatents: true, syncMode: "full_sync" },

@@ -125,12 +125,16 @@ def load_torchsde(repository):
 class Networks:
     def __init__(self, pipeline):
         self.unet = pipeline.unet
+        # Channels that a model for inpainting reads beside the latent.
+        self.conditions = None
 
     def noise(self, x, timestep, states, pooled):
         height, width = (8 * side for side in x.shape[2:])
         time_ids = torch.tensor([[height, width, 0, 0, height, width]] * len(x), dtype=torch.float32)
         added = {"text_embeds": pooled.expand(len(x), -1), "time_ids": time_ids}
         states = states.expand(len(x), -1, -1)
+        if self.conditions is not None:
+            x = torch.cat([x, self.conditions.expand(len(x), -1, -1, -1)], dim=1)
         return self.unet(x, timestep, encoder_hidden_states=states, added_cond_kwargs=added).sample
 
 
@@ -190,6 +194,10 @@ class Comfy:
         return self
 
     def latents(self, run):
+        return self.sampled(run, torch.zeros(run["images"], *shape(run)))
+
+    def sampled(self, run, start, denoise=None, mask=None):
+        """KSampler from a latent, with the mask of it."""
         self.model_sampling = self.samplings[run.get("zero_snr", False)]
         positive, negative = self.text.states(run["prompt"]), self.text.states(run["negative"])
 
@@ -203,13 +211,15 @@ class Comfy:
                 options = model_options | {"sampler_calc_cond_batch_function": predict}
                 return self.samplers.sampling_function(self, x, sigma, negative, positive, run["guidance"], options, seed)
 
-        sampler = self.samplers.KSampler(self, run["steps"], "cpu", run["sampler"], run["schedule"])
-        empty = torch.zeros(run["images"], *shape(run))
-        noise = self.noise(empty, run["seed"])
+        sampler = self.samplers.KSampler(self, run["steps"], "cpu", run["sampler"], run["schedule"], denoise)
+        noise = self.noise(start, run["seed"])
         extra = {"model_options": {}, "seed": run["seed"]}
         chosen = self.samplers.sampler_object(run["sampler"])
         # As CFGGuider.max_denoise asks it.
-        return chosen.sample(Guider(), sampler.sigmas, extra, None, noise, empty, None, True)
+        return chosen.sample(Guider(), sampler.sigmas, extra, None, noise, start, mask, True)
+
+    def scale_latent_inpaint(self, sigma, noise, latent_image, x):
+        return self.model_sampling.noise_scaling(sigma.reshape(-1, 1, 1, 1), noise, latent_image)
 
     def denoised(self, x, sigma, cond):
         """BaseModel._apply_model."""
@@ -317,6 +327,11 @@ class Forge:
         ]
 
     def latents(self, run):
+        p, positive, negative = self.job(run)
+        return p.sampler.sample(p, p.rng.next(), positive, negative)
+
+    def job(self, run):
+        """What processing.py hands to a sampler, and the prompts."""
         self.opts.randn_source = run.get("rng", "NV")
         schedule = run.get("schedule", "normal")
         # Samplers without "Karras" in their names have no schedule of their own here.
@@ -348,7 +363,7 @@ class Forge:
             **{"s_min_uncond": 0.0, "s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0},
             **{"refiner_switch_at": None, "refiner_checkpoint_info": None, "sampler": sampler},
         )
-        return sampler.sample(p, rng.next(), positive, negative)
+        return p, positive, negative
 
 
 def forge_sample(self, denoiser_params, cond_scale, cond_composition):

@@ -113,4 +113,5 @@ def main():
                          "runs": notes})
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,8 +5,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import sharp from "sharp";
+import { grown } from "../../src/image/grow.ts";
 import { type RawImage, readImage } from "../../src/image/read.ts";
-import { blanked, grown } from "../../src/serve/dialects/comfyui/pixels.ts";
+import { blanked } from "../../src/serve/dialects/comfyui/pixels.ts";
 import { resampled, type UpscaleMethod } from "../../src/serve/dialects/resample.ts";
 import { defaultPrompt } from "../support/comfy-prompt.ts";
 import { dialectApp } from "../support/dialect-app.ts";

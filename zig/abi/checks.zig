@@ -427,11 +427,24 @@ fn source(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.mask.len != 0 and r.mask.len != pixels) {
         return refuse("a mask of {d} bytes for {d} pixels", .{ r.mask.len, pixels });
     }
-    const step_count = r.steps.len / @sizeOf(backend.StepCoefficients);
-    if (r.known_mixes.len != if (r.mask.len > 0) step_count * 8 else 0) {
-        return refuse("a mask without two factors a step", .{});
+    return masks(config, r, positions);
+}
+
+/// The mask of the latent, and where it is mixed in.
+fn masks(config: *const models.ModelConfig, r: *const Request, positions: usize) ?Status {
+    const has_mask = r.mask.len > 0;
+    if (r.latent_mask.len != if (has_mask) positions * 4 else 0) {
+        return refuse("a mask of the latent of {d} bytes", .{r.latent_mask.len});
     }
-    return null;
+    const is_read = has_mask and config.readsMask();
+    if (r.condition_mask.len != if (is_read) positions * 4 else 0) {
+        return refuse("a mask to read of {d} bytes", .{r.condition_mask.len});
+    }
+    const step_count = r.steps.len / @sizeOf(backend.StepCoefficients);
+    if (r.mask_steps.len == 0 and (is_read or !has_mask)) return null;
+    if (is_read and r.image_scale == 0) return refuse("what a mask keeps of no image", .{});
+    if (r.mask_steps.len == step_count * @sizeOf(pipeline.MaskStep) and has_mask) return null;
+    return refuse("a mask without what each step does with it", .{});
 }
 
 fn noise(config: *const models.ModelConfig, r: *const Request) ?Status {

@@ -22,7 +22,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 35;
+pub const abi_version: u32 = 36;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -436,6 +436,13 @@ pub const Request = extern struct {
     image: Bytes,
     /// u8 of its size, where 128 and more is new; empty for none. Inpainting models need it.
     mask: Bytes,
+    /// f32, one per position of the latent, where 1 is new; empty without a mask.
+    latent_mask: Bytes,
+    /// The same for inpainting models, which read it; else empty.
+    condition_mask: Bytes,
+    masked_latent: pipeline.MaskedLatent,
+    /// `MaskStep`, one per step, or empty where no step mixes in what the mask keeps.
+    mask_steps: Bytes,
     /// f32, latents to start from instead of the image's (images, channels, rows, width); empty for
     /// none. Beside a mask the image is what that keeps.
     latents: Bytes,
@@ -444,8 +451,6 @@ pub const Request = extern struct {
     noise_skip: u32,
     /// Whether the image's latent is a sample of the encoder's distribution.
     samples_posterior: u32,
-    /// f32, two per step (`Job.known_mixes`); empty without a mask.
-    known_mixes: Bytes,
     /// diffusers' add_time_ids, `UnetConfig.time_id_count` values: original height and width, crop
     /// top and left, then target height and width, or for refiners the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,
@@ -537,7 +542,8 @@ pub const structs_in = .{
     backend.Update,           GpuReportOptions,       Adapter,                  AdapterTarget,
     backend.StepCoefficients, pipeline.StepReuse,     VerifyOptions,            Network,
     configs.ControlNetConfig, ControlUse,             configs.IpAdapterConfig,  IpAdapterUse,
-    configs.ClipVisionConfig, configs.UpscalerConfig, configs.T2iAdapterConfig,
+    configs.ClipVisionConfig, configs.UpscalerConfig, configs.T2iAdapterConfig, pipeline.NoiseLevel,
+    pipeline.MaskStep,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, CpuRates, Progress, pipeline.RankStats };
@@ -549,5 +555,5 @@ pub const enums = .{
     backend.AttentionKind, weights.Component,         adapters.Algorithm,   adapters.DoraNorm,
     pipeline.Emphasis,     pipeline.NoiseSource,      pipeline.DeepPlan,    backend.Part,
     modes.Compression,     verifications.VerifyState, networks.NetworkKind, configs.IpProjection,
-    configs.UpscalerKind,
+    configs.UpscalerKind,  pipeline.MaskedLatent,
 };

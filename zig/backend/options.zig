@@ -133,7 +133,8 @@ pub const LatentStep = struct {
     auxiliary: Tensor,
     /// Newest first; [0] is written, the others are read.
     model_outputs: [model_output_count]Tensor,
-    /// (branches * images, rows, width, channels): the negative branch first where there is one.
+    /// (branches * images, rows, width, channels): the negative branch first where there is one. Of
+    /// the activation type, or f32 where the guidance has been applied.
     model_output: Tensor,
     noise: ?Tensor,
 

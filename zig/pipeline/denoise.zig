@@ -63,21 +63,23 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Erro
             run = try .open(rank, conditionings, conditions, &reuse, &controls, first);
         }
         const parts = reuse.next(rank, i, &signals);
+        const masked = try state.maskedInput(rank, i);
+        defer if (masked) |tensor| rank.b.free(tensor);
+        const input = masked orelse state.latent;
         const own = if (rank.layout.isIdle(rank.index))
-            try nothing(rank, state.latent)
+            try nothing(rank, input)
         else
-            try run.predictTimed(rank, @intCast(i), step, parts, state.latent, &counts, &balance);
+            try run.predictTimed(rank, @intCast(i), step, parts, input, &counts, &balance);
         const output = try gather.gatherRows(rank, own, &counts.gather_bytes);
-        try signals.observe(rank, state.latent, output, job.cleanMix(i));
+        try signals.observe(rank, input, output, job.cleanMix(i));
         try warmup.observe(rank, @intCast(i), signals.clean_change);
         const estimate: ?Tensor = if (previews.isDue(rank, i + 1))
-            try state.estimate(rank, step, output, job.cleanMix(i))
+            try state.estimate(rank, i, input, output, job.cleanMix(i))
         else
             null;
         defer if (estimate) |tensor| rank.b.free(tensor);
-        try state.advance(rank, step, output);
+        try state.advance(rank, i, input, output);
         rank.b.free(output);
-        try state.source.keep(rank, i, state.latent);
         try rank.b.beginFiniteCheck(state.latent, .ofStep(i));
         // A preview waits for its step in any case.
         const runs_ahead = rank.b.isCuda() and estimate == null;

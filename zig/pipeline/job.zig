@@ -11,6 +11,8 @@ const Description = @import("../model/network.zig").Description;
 const Compression = @import("../patch/sync_mode.zig").Compression;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Emphasis = @import("emphasis.zig").Emphasis;
+const MaskedLatent = @import("mask_step.zig").MaskedLatent;
+const MaskStep = @import("mask_step.zig").MaskStep;
 const NoiseSource = @import("noise.zig").NoiseSource;
 const Rng = @import("../random.zig").Rng;
 const Stage = @import("../stage.zig").Stage;
@@ -226,8 +228,16 @@ pub const Job = struct {
     /// The image that the job starts from, RGB of factor * rows and factor * width; empty for noise
     /// alone.
     image: []const u8 = &.{},
-    /// Grey of its size, where 128 and more is new; empty for all.
+    /// Grey of its size, where 128 and more is new; empty for all. A UNet that reads the masked
+    /// image has the rest.
     mask: []const u8 = &.{},
+    /// With a mask, one for each position of the latent: 1 where it is new, 0 where it is kept.
+    latent_mask: []const f32 = &.{},
+    /// The same for a UNet that reads it.
+    condition_mask: []const f32 = &.{},
+    masked_latent: MaskedLatent = .image,
+    /// With a mask, one per step; empty where no step mixes in what it keeps.
+    mask_steps: []const MaskStep = &.{},
     /// Latents to start from instead, of each image in NCHW; empty for none.
     latents: []const f32 = &.{},
     /// The first latent is the image's, or `latents`, times this and noise times
@@ -238,9 +248,6 @@ pub const Job = struct {
     noise_skip: u32 = 0,
     /// Whether the image's latent is a sample of the encoder's distribution, and not its mean.
     samples_posterior: bool = false,
-    /// With a mask, two per step: factors of the image's latent and of the first noise, which are
-    /// the latent after the step where the mask keeps it.
-    known_mixes: []const f32 = &.{},
     /// Of the kind `upscale`, whose `image` has another size than other kinds have.
     upscale: Upscale = .{},
     /// Inputs of the kinds other than `image`; see `components.zig` and `encode.zig`.
@@ -281,11 +288,6 @@ pub const Job = struct {
 
     pub fn hasMask(job: *const Job) bool {
         return job.mask.len > 0;
-    }
-
-    pub fn knownMix(job: *const Job, step: usize) [2]f32 {
-        if (job.known_mixes.len == 0) return .{ 1, 0 };
-        return job.known_mixes[2 * step ..][0..2].*;
     }
 
     /// A step with a guidance factor of 0 computes no negative branch. One that keeps outputs of

@@ -47,43 +47,56 @@ pub const LatentState = struct {
         return state;
     }
 
-    /// Applies guidance and the sampler's update to the outputs of all branches.
+    /// What the UNet reads in a step in the place of the latent, where a mask keeps a part of it;
+    /// null for the latent itself. The caller frees it.
+    pub fn maskedInput(state: *const LatentState, rank: *Rank, step_index: usize) Error!?Tensor {
+        const kept = state.source.kept orelse return null;
+        const mask_step = kept.stepAt(rank, step_index);
+        if (mask_step.blends_input == 0) return null;
+        const input = try rank.b.alloc(state.latent.shape, .f32);
+        try rank.b.copy(input, state.latent);
+        try kept.cover(rank, input, mask_step.input);
+        return input;
+    }
+
+    /// Applies guidance, what a mask keeps and the sampler's update to the outputs of all branches
+    /// for `input`.
     pub fn advance(
         state: *LatentState,
         rank: *Rank,
-        step: backend.StepCoefficients,
+        step_index: usize,
+        input: Tensor,
         model_output: Tensor,
     ) Error!void {
-        const samples_noise = step.samples_noise != 0;
-        if (samples_noise) try state.noise_source.next(rank, step, state.noise);
-        // The newest output overwrites the oldest, or the one before it.
-        if (step.replaces_output == 0) {
-            std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
+        const step = rank.job.steps[step_index];
+        const kept = state.source.kept orelse return state.update(rank, step, model_output);
+        const mask_step = kept.stepAt(rank, step_index);
+        if (mask_step.blends_clean == 0) {
+            try state.update(rank, step, model_output);
+        } else {
+            const mix = .{ mask_step.clean_from_sample, mask_step.clean_from_output };
+            const clean = try state.estimate(rank, step_index, input, model_output, mix);
+            defer rank.b.free(clean);
+            try state.update(rank, mask_step.ofClean(step), clean);
         }
-        try rank.b.latentStep(.{
-            .coefficients = step,
-            .guidance_scales = state.scalesOf(rank, step, model_output),
-            .rescale = rank.job.rescaleAt(step),
-            .latent = state.latent,
-            .auxiliary = state.auxiliary,
-            .model_outputs = state.model_outputs,
-            .model_output = model_output,
-            .noise = if (samples_noise) state.noise else null,
-        });
+        if (mask_step.blends_latent != 0) try kept.cover(rank, state.latent, mask_step.latent);
     }
 
-    /// The clean latent that the outputs of all branches predict, before `advance`: `mix[0]` times
-    /// the latent and `mix[1]` times the guided output. The caller frees it.
+    /// The clean latent that the outputs of all branches for `input` predict, before `advance`:
+    /// `mix[0]` times `input` and `mix[1]` times the guided output, with what a mask keeps. The
+    /// caller frees it.
     pub fn estimate(
         state: *LatentState,
         rank: *Rank,
-        step: backend.StepCoefficients,
+        step_index: usize,
+        input: Tensor,
         model_output: Tensor,
         mix: [2]f32,
     ) Error!Tensor {
         const b = rank.b;
+        const step = rank.job.steps[step_index];
         const out = try b.alloc(state.latent.shape, .f32);
-        try b.copy(out, state.latent);
+        try b.copy(out, input);
         const guided = try b.alloc(state.latent.shape, .f32);
         defer b.free(guided);
         var coefficients = step;
@@ -107,6 +120,8 @@ pub const LatentState = struct {
             .model_output = model_output,
             .noise = null,
         });
+        const kept = state.source.kept orelse return out;
+        if (kept.stepAt(rank, step_index).blends_clean != 0) try kept.cover(rank, out, .{});
         return out;
     }
 
@@ -120,6 +135,30 @@ pub const LatentState = struct {
     }
 
     // --- internal ---
+
+    fn update(
+        state: *LatentState,
+        rank: *Rank,
+        step: backend.StepCoefficients,
+        model_output: Tensor,
+    ) Error!void {
+        const samples_noise = step.samples_noise != 0;
+        if (samples_noise) try state.noise_source.next(rank, step, state.noise);
+        // The newest output overwrites the oldest, or the one before it.
+        if (step.replaces_output == 0) {
+            std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
+        }
+        try rank.b.latentStep(.{
+            .coefficients = step,
+            .guidance_scales = state.scalesOf(rank, step, model_output),
+            .rescale = rank.job.rescaleAt(step),
+            .latent = state.latent,
+            .auxiliary = state.auxiliary,
+            .model_outputs = state.model_outputs,
+            .model_output = model_output,
+            .noise = if (samples_noise) state.noise else null,
+        });
+    }
 
     /// The scales of each image in a step (`LatentStep.guidance_scales`). Without the negative
     /// branch they make the mean of the prompts by their weights, from the first one on.

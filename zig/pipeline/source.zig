@@ -9,6 +9,7 @@ const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const encode = @import("encode.zig");
 const gather = @import("gather.zig");
+const Kept = @import("kept.zig").Kept;
 const nchw = @import("nchw.zig");
 const Noise = @import("noise.zig").Noise;
 const ranks = @import("rank.zig");
@@ -28,7 +29,8 @@ pub const Moments = struct {
         const reads_masked = job.hasMask() and rank.model.config.readsMask();
         if (!readsImage(rank) and !reads_masked) return moments;
         try encode.open(rank);
-        if (readsImage(rank)) moments.image = try encodeShared(rank, 0, false);
+        const hides_masked = job.masked_latent == .grey;
+        if (readsImage(rank)) moments.image = try encodeShared(rank, 0, hides_masked);
         if (reads_masked) {
             moments.masked = try encodeShared(rank, @intFromBool(readsImage(rank)), true);
         }
@@ -39,19 +41,10 @@ pub const Moments = struct {
 
 /// A job's latents of the image, its noise and its mask.
 pub const Source = struct {
-    /// What a mask keeps, after each step; null without a mask, and where the UNet reads it.
+    /// What a mask keeps; null without a mask, and where no step mixes it in.
     kept: ?Kept = null,
     /// For a UNet that reads them: mask and masked latents (images, rows, width, 1 + channels).
     conditions: ?Tensor = null,
-
-    const Kept = struct {
-        /// The image's latents and the noise of the first one, without a factor: (images, rows,
-        /// width, channels).
-        known: Tensor,
-        noise: Tensor,
-        /// (1, rows, width, 1): 1 where the image is new.
-        mask: Tensor,
-    };
 
     /// Fills `latent` with the first noise of each image, or with what it starts from and that
     /// noise.
@@ -77,10 +70,14 @@ pub const Source = struct {
             try noise.first(rank, latent, 1);
             try rank.b.downloadFloats(latent, first_noise);
         }
-        if (job.hasMask()) try source.initMask(rank, moments, noise, latent, .{
-            .known = known,
-            .noise = first_noise,
-        });
+        if (job.hasMask()) {
+            fillMasked(rank, known, first_noise);
+            // A plan holds for jobs with and without.
+            if (rank.isPlanning() or job.mask_steps.len > 0) {
+                source.kept = try .init(rank, latent, .{ .known = known, .noise = first_noise });
+            }
+            try source.initConditions(rank, moments, noise, latent);
+        }
         try noise.beginSteps(rank, latent);
         const start = if (job.hasLatents()) try givenLatents(rank, len) else known;
         for (first_noise, 0..) |*value, i| {
@@ -91,51 +88,27 @@ pub const Source = struct {
         return source;
     }
 
-    /// After a step: what the mask keeps is the image's latent again, with the noise of the next
-    /// level.
-    pub fn keep(source: *const Source, rank: *Rank, step: usize, latent: Tensor) Error!void {
-        const kept = source.kept orelse return;
-        const signal, const noise_scale = rank.job.knownMix(step);
-        try rank.b.maskBlend(.{
-            .latent = latent,
-            .known = kept.known,
-            .noise = kept.noise,
-            .mask = kept.mask,
-            .signal = signal,
-            .noise_scale = noise_scale,
-        });
-    }
-
     pub fn free(source: *const Source, rank: *Rank) void {
         if (source.conditions) |tensor| rank.b.free(tensor);
-        const kept = source.kept orelse return;
-        for ([_]Tensor{ kept.known, kept.noise, kept.mask }) |tensor| rank.b.free(tensor);
+        if (source.kept) |*kept| kept.free(rank);
     }
 
     // --- internal ---
 
-    fn initMask(
+    fn initConditions(
         source: *Source,
         rank: *Rank,
         moments: Moments,
         noise: *Noise,
         latent: Tensor,
-        values: struct { known: []const f32, noise: []const f32 },
     ) Error!void {
         const b = rank.b;
         // diffusers encodes the masked image in any case, which draws numbers.
-        const masked = try rank.arena.alloc(f32, values.noise.len);
+        const element_count = if (rank.isPlanning()) 0 else latent.shape.elementCount();
+        const masked = try rank.arena.alloc(f32, element_count);
         try sample(rank, moments.masked, noise, latent, masked);
-        const mask = try latentMask(rank);
-        if (!rank.model.config.readsMask()) {
-            const mask_shape = rank.latentShape(1).withChannels(1);
-            source.kept = .{
-                .known = try b.upload(latent.shape, .f32, std.mem.sliceAsBytes(values.known)),
-                .noise = try b.upload(latent.shape, .f32, std.mem.sliceAsBytes(values.noise)),
-                .mask = try b.upload(mask_shape, .f32, std.mem.sliceAsBytes(mask)),
-            };
-            return;
-        }
+        if (!rank.model.config.readsMask()) return;
+        const mask = rank.job.condition_mask;
         const shape = latent.shape.withChannels(1 + latent.shape.channels);
         const channels: usize = latent.shape.channels;
         const len = if (rank.isPlanning()) 0 else shape.elementCount();
@@ -198,18 +171,17 @@ fn givenLatents(rank: *Rank, len: usize) Error![]const f32 {
     return values;
 }
 
-/// Nearest neighbours of the mask's pixels, as torch's interpolate has them.
-fn latentMask(rank: *Rank) Error![]f32 {
-    if (rank.isPlanning()) return &.{};
+/// What the masked part of the image's latents is, where it is not the image's own.
+fn fillMasked(rank: *Rank, known: []f32, noise: []const f32) void {
     const job = rank.job;
-    const factor = rank.model.config.vae.factor();
-    const mask = try rank.arena.alloc(f32, job.latent_rows * job.latent_width);
-    for (mask, 0..) |*value, i| {
-        const row = i / job.latent_width * factor;
-        const column = i % job.latent_width * factor;
-        value.* = if (isNew(job.mask[row * job.latent_width * factor + column])) 1 else 0;
+    const is_own = job.masked_latent == .image or job.masked_latent == .grey;
+    if (is_own or rank.isPlanning() or known.len == 0) return;
+    const channels = known.len / (job.seeds.len * job.latent_mask.len);
+    for (known, noise, 0..) |*value, z, i| {
+        const share = job.latent_mask[i / channels % job.latent_mask.len];
+        const content = if (job.masked_latent == .noise) z else 0;
+        value.* = (1 - share) * value.* + share * content;
     }
-    return mask;
 }
 
 fn isNew(grey: u8) bool {
@@ -234,7 +206,7 @@ fn encodeShared(rank: *Rank, step: u32, is_masked: bool) Error![]const f32 {
     return moments;
 }
 
-/// Rows of the image as diffusers has it, -1 to 1; 0 where it is masked.
+/// Rows of the image as diffusers has it, -1 to 1; 0 where it is masked and that is hidden.
 fn pixelsOf(rank: *Rank, patch: Patch, is_masked: bool) Error![]const f32 {
     if (rank.isPlanning()) return &.{};
     const job = rank.job;

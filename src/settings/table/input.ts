@@ -100,6 +100,21 @@ export const inputSettings = {
     processes: "same",
     json: "mask_blur",
   },
+  maskGrow: {
+    kind: "whole",
+    flag: "mask-grow",
+    min: 0,
+    max: 64,
+    default: 0,
+    group: "Input image",
+    hint: "PIXELS",
+    help:
+      "Enlarge the mask by so many pixels, {range}, as ComfyUI's grow_mask_by; what " +
+      "--mask-content grey hides stays. Default: 0.",
+    scope: "request",
+    processes: "same",
+    json: "mask_grow",
+  },
   maskArea: {
     kind: "choice",
     flag: "mask-area",
@@ -123,7 +138,8 @@ export const inputSettings = {
     hint: "NAME",
     help:
       "What the masked part starts from: original is --image as it is, fill the colours around " +
-      "the mask, blurred, as A1111 does. Default: original.",
+      "the mask, blurred, latent-noise and latent-nothing noise or zeros in the latent, as A1111 " +
+      "does, grey one grey, as ComfyUI's VAEEncodeForInpaint. Default: original.",
     scope: "request",
     processes: "same",
     json: "mask_content",

@@ -54,8 +54,11 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     );
     try cuda.check(.cuMemcpyHtoDAsync_v2, result, "uploading a step's coefficients");
     const scales = if (branch_count > 1) try guidanceScales(cuda, step) else 0;
-    assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
+    assert(step.latent.dtype == .f32);
+    const is_f32 = step.model_output.dtype == .f32;
+    assert(is_f32 or step.model_output.dtype == cuda.activation);
     const rescales = branch_count > 1 and step.rescale != 0;
+    assert(!rescales or !is_f32);
     const problem: LatentStepProblem = .{
         .step = cuda.reduction_workspace,
         .guidance_scales = scales,
@@ -74,7 +77,9 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         .count = count,
         .branch_count = branch_count,
     };
-    return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{problem});
+    const grid = grids.blocks(count);
+    if (is_f32) return cuda.launch("latent_step_f32", .untyped, grid, grids.block, 0, .{problem});
+    return cuda.launch("latent_step", .typed, grid, grids.block, 0, .{problem});
 }
 
 pub fn maskBlend(cuda: *Cuda, blend: backend.MaskBlend) Error!void {

@@ -56,9 +56,10 @@ fn randomSteps(pair: *Pair, both: *[8]Both) Error!Steps {
             (coefficients.updates_auxiliary != 0 and coefficients.auxiliary.model_outputs[k] != 0);
         tensor.* = if (reads) try pair.tensorF32(shape) else try pair.empty(shape, .f32);
     }
-    both[6] = try pair.tensor(branches);
-    both[7] = try pair.tensorF32(shape);
     const rescale: f32 = if (pair.boolean()) 0 else pair.random().float(f32);
+    const is_f32 = rescale == 0 and pair.boolean();
+    both[6] = if (is_f32) try pair.tensorF32(branches) else try pair.tensor(branches);
+    both[7] = try pair.tensorF32(shape);
     const scales = try pair.arena.allocator().alloc(f32, shape.batch * (branch_count - 1));
     for (scales) |*scale| scale.* = 1 + 9 * pair.random().float(f32);
     var steps: Steps = undefined;

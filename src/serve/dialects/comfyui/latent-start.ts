@@ -3,7 +3,7 @@
  * mask. Source: ComfyUI, nodes.py (VAEEncode, VAEEncodeForInpaint, InpaintModelConditioning,
  * SetLatentNoiseMask, RepeatLatentBatch).
  */
-
+import { grown } from "../../../image/grow.ts";
 import type { RawImage } from "../../../image/read.ts";
 import { encodeFile } from "../../../image.ts";
 import type { InputImages } from "../../jobs/types.ts";
@@ -11,7 +11,7 @@ import { pngOfGrey } from "../image-bytes.ts";
 import { resampled } from "../resample.ts";
 import type { Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
-import { blanked, grown, type NodePixels } from "./pixels.ts";
+import { blanked, type NodePixels } from "./pixels.ts";
 
 export interface LatentStart {
   /** The node that makes the first latent. */
@@ -60,8 +60,7 @@ export async function startImages(
   if (mask === null) return { image: await pngOf(image), mask: null };
   const fitted = await resampled(await nodes.at(mask.link), image, "bilinear");
   const part = mask.blanks ? blanked(image, fitted) : image;
-  const whole = mask.growBy > 0 ? grown(fitted, mask.growBy) : fitted;
-  return { image: await pngOf(part), mask: await pngOfGrey(whole) };
+  return { image: await pngOf(part), mask: await pngOfGrey(grown(fitted, mask.growBy)) };
 }
 
 export async function pngOf(image: RawImage): Promise<Uint8Array> {

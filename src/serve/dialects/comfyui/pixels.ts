@@ -172,19 +172,6 @@ export function blanked({ pixels, ...size }: RawImage, mask: RawImage): RawImage
   return { ...size, pixels: plain };
 }
 
-/** The mask, rounded, with what is near it: a square of `count` pixels around each of its own. */
-export function grown({ pixels, width, height }: RawImage, count: number): RawImage {
-  const across = new Uint8Array(pixels.length);
-  const both = new Uint8Array(pixels.length);
-  for (let at = 0; at < pixels.length; at += width) {
-    spread(pixels.subarray(at, at + width), across.subarray(at, at + width), 1, count);
-  }
-  for (let column = 0; column < width; column++) {
-    spread(across.subarray(column), both.subarray(column), width, count);
-  }
-  return { pixels: both, width, height };
-}
-
 // --- internal ---
 
 type Channel = "alpha" | "red" | "green" | "blue";
@@ -208,17 +195,6 @@ function channelOf({ pixels, ...size }: RawImage, channel: number): RawImage {
     ...size,
     pixels: Uint8Array.from({ length: count }, (_, at) => pixels[3 * at + channel]!),
   };
-}
-
-/** Along a line whose values are `stride` apart. */
-function spread(from: Uint8Array, to: Uint8Array, stride: number, count: number): void {
-  const before = Math.max(0, Math.ceil((count - 1) / 2));
-  const after = Math.max(0, count - 1 - before);
-  let last = Number.NEGATIVE_INFINITY;
-  for (let place = -after; place * stride < from.length; place++) {
-    if (isSet(from[(place + after) * stride] ?? 0)) last = place + after;
-    if (place >= 0 && last >= place - before) to[place * stride] = 255;
-  }
 }
 
 /** The middle that has the shape of `size`. */
