@@ -15,6 +15,7 @@ import { recipeOfSwarmUi } from "../../src/metadata/from-swarmui.ts";
 import { parseSchedulerConfig } from "../../src/models/config.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { openControl } from "../../src/networks/identify.ts";
+import { specText } from "../../src/serve/jobs/spec-text.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
 import { parseAxes } from "../../src/sheets.ts";
 import { suggestion } from "../../src/terminal/flags.ts";
@@ -121,13 +122,17 @@ describe("what fuzzing found", () => {
     const spec = { request: { prompt: "a" }, client: "c", dialect: "own" } as const;
     const job = { state: "queued", startedAt: null, endedAt: null, attempts: 0 } as const;
     const store = JobStore.open(path);
-    for (const id of ["1", "2", "3"]) {
+    for (const id of ["1", "2", "3", "4", "5"]) {
       store.add({ ...job, ...{ id, createdAt: 1, spec, images: [], warnings: [], error: null } });
     }
     store.close();
     const database = new Database(path);
     database.run('UPDATE jobs SET spec = \'{"request":{"gone":1}}\' WHERE id = 1');
     database.run("UPDATE jobs SET warnings = 'x' WHERE id = 2");
+    database.run("UPDATE jobs SET spec = 'null' WHERE id = 4");
+    const inputs = { image: "../../etc/passwd", mask: null };
+    const outside = specText({ ...spec, inputs });
+    database.run("UPDATE jobs SET spec = ? WHERE id = 5", [outside]);
     database.close();
     const again = JobStore.open(path);
     expect(again.unfinished().map(({ id }) => id)).toEqual(["3"]);

@@ -29,17 +29,12 @@ export function mutateText(random: Random, text: string, pieces: readonly string
 
 /** JSON with values and keys exchanged, lost, repeated or nested; now and then broken as a text. */
 export function mutateJson(random: Random, json: unknown, keys: readonly string[] = []): string {
+  if (random.once(60)) return textOf(strange(random));
   const changed = copyOf(json);
   for (let count = 1 + random.below(3); count > 0; count--) changeJson(random, changed, keys);
-  // As a file holds it: 1e400 is read as infinity.
-  const text = JSON.stringify(changed).replaceAll("1e+300", "1e400");
+  const text = textOf(changed);
   if (!random.once(8)) return text;
   return mutateText(random, text, ["{", "}", "[", "]", ",", ":", '"', "\\u0000", "[".repeat(600)]);
-}
-
-/** A value that no field expects. */
-export function strange(random: Random): unknown {
-  return copyOf(random.pick(strangeValues));
 }
 
 // --- internal ---
@@ -56,6 +51,16 @@ const characters = [
   ...["\0", "\n", "\r", "\t", "\u001b[2J", "\u007f", "\u0085", "\u2028", "\u202e", "\ufeff"],
   ...["\ud800", "\udc00", "\u{1f98a}", "\u0130", "\u00df", "e\u0301", " ", "\\", '"', "'", "%00"],
 ];
+
+/** A value that no field expects. */
+function strange(random: Random): unknown {
+  return copyOf(random.pick(strangeValues));
+}
+
+/** As a file holds it: 1e400 is read as infinity. */
+function textOf(json: unknown): string {
+  return JSON.stringify(json).replaceAll("1e+300", "1e400");
+}
 
 function changeBytes(random: Random, bytes: Buffer): Buffer {
   const at = random.below(bytes.length + 1);

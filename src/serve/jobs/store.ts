@@ -5,15 +5,8 @@
 import { Database, type SQLQueryBindings } from "bun:sqlite";
 import * as v from "valibot";
 import { BasedXLError, escaped } from "../../errors.ts";
-import { requestSchema, requestToJson } from "../../settings/request-schema.ts";
-import {
-  type JobEvent,
-  type JobFilter,
-  type JobImage,
-  type JobSpec,
-  type JobView,
-  jobStates,
-} from "./types.ts";
+import { specOf, specText } from "./spec-text.ts";
+import { type JobEvent, type JobFilter, type JobImage, type JobView, jobStates } from "./types.ts";
 
 /** What is kept of a job: `JobView` without what changes by the second. */
 export type StoredJob = Omit<JobView, "position" | "progress">;
@@ -206,16 +199,6 @@ export class JobStore {
       error: row.error === null ? null : v.parse(errorSchema, JSON.parse(row.error)),
     };
   }
-}
-
-/** As JSON, which `specOf` reads. */
-export function specText({ request, ...spec }: JobSpec): string {
-  return JSON.stringify({ ...spec, request: requestToJson(request) });
-}
-
-export function specOf(text: string): JobSpec {
-  const { request, ...spec } = JSON.parse(text);
-  return { ...spec, request: v.parse(requestSchema, request) };
 }
 
 // --- internal ---

@@ -12,7 +12,7 @@ import type { Inputs } from "../inputs.ts";
 import type { LiveJob } from "../jobs/live.ts";
 import type { FairQueue } from "../jobs/queue.ts";
 import { endWaiting, type JobReports, type JobRunner } from "../jobs/records.ts";
-import { specText } from "../jobs/store.ts";
+import { specText } from "../jobs/spec-text.ts";
 import type { JobImage } from "../jobs/types.ts";
 import type { ServeLog } from "../log.ts";
 import type { Outputs } from "../outputs.ts";

@@ -5,7 +5,7 @@ import * as v from "valibot";
 import { requestSchema } from "../../../src/settings/request-schema.ts";
 import { defaultPrompt } from "../../support/comfy-prompt.ts";
 import { dialectApp } from "../../support/dialect-app.ts";
-import { mutateBytes, mutateJson, mutateText, strange } from "../mutate.ts";
+import { mutateBytes, mutateJson, mutateText } from "../mutate.ts";
 import type { Random } from "../random.ts";
 import { target } from "../target.ts";
 
@@ -82,9 +82,8 @@ function request(random: Random): Sent {
     return { method: "POST", path, headers: [["Content-Type", types[1]!]], body };
   }
   const [path, json] = random.pick(random.once(50) ? slowBodies : bodies);
-  const body = random.once(30)
-    ? JSON.stringify(strange(random))
-    : mutateJson(random, json, ["loras", "alwayson_scripts", "scheduler", "seed", "model"]);
+  const keys = ["loras", "alwayson_scripts", "scheduler", "seed", "model"];
+  const body = mutateJson(random, json, keys);
   return { method: "POST", path, headers: [["Content-Type", types[0]!]], body };
 }
 

@@ -5,7 +5,8 @@ import type { Database } from "bun:sqlite";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { JobStore, specText } from "../../../src/serve/jobs/store.ts";
+import { specText } from "../../../src/serve/jobs/spec-text.ts";
+import { JobStore } from "../../../src/serve/jobs/store.ts";
 import { mutateBytes, mutateJson } from "../mutate.ts";
 import { target } from "../target.ts";
 
@@ -22,7 +23,11 @@ for (const id of ["1", "2"]) {
 }
 store.close();
 const seed = readFileSync(path);
-const columns = ["spec", "warnings", "error", "state"];
+const texts = {
+  ...{ spec: JSON.parse(specText(spec)), warnings: ["a"], error: { code: "io", message: "b" } },
+  state: "queued",
+};
+const columns = Object.keys(texts) as (keyof typeof texts)[];
 /** Stays open: opening a file for each case takes most of the time. */
 const kept = JobStore.open(path);
 const { database } = kept as unknown as { database: Database };
@@ -32,12 +37,8 @@ export const storeTarget = target(
   (random) => {
     if (random.once(20)) return { bytes: mutateBytes(random, seed) };
     const column = random.pick(columns);
-    const json: Record<string, unknown> = {
-      ...{ spec: JSON.parse(specText(spec)), warnings: ["a"], error: { code: "io", message: "b" } },
-      state: "queued",
-    };
     const keys = ["request", "inputs", "dialectData", "format"];
-    return { column, text: mutateJson(random, json[column], keys) };
+    return { column, text: mutateJson(random, texts[column], keys) };
   },
   ({ column, text, bytes }) => {
     if (bytes !== undefined) return readFile(bytes);
