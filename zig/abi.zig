@@ -25,6 +25,7 @@ const random = @import("random.zig");
 const sessions = @import("session.zig");
 const Session = sessions.Session;
 const cores = @import("system/cores.zig");
+const heap = @import("system/heap.zig");
 const memory = @import("system/memory.zig");
 const adapters = @import("weights.zig").adapters;
 const faults = @import("transport/faults.zig");
@@ -44,7 +45,7 @@ const TestHooks = types.TestHooks;
 const Request = types.Request;
 const Progress = types.Progress;
 
-const gpa = std.heap.c_allocator;
+const gpa = heap.allocator;
 /// For files and futexes only: it starts no threads and handles no signals of the host process.
 const io = std.Io.Threaded.global_single_threaded.io();
 
