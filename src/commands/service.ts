@@ -4,6 +4,7 @@
 import { cancelled } from "../errors.ts";
 import type { PrepareOptions } from "../pipeline.ts";
 import { readConfig } from "../serve/config.ts";
+import { compileLoopsAlone } from "../serve/jit.ts";
 import { createLog, type ServeLog } from "../serve/log.ts";
 import type { ServeConfig } from "../serve/settings.ts";
 import { createOutput } from "../terminal/output.ts";
@@ -19,6 +20,7 @@ export async function runService(
   flags: Readonly<Record<string, unknown>>,
   start: (options: ServiceOptions) => Promise<{ stop(): Promise<void> }>,
 ): Promise<number> {
+  compileLoopsAlone();
   const config = readConfig({ flags, env: process.env });
   const output = createOutput({ quiet: true, json: false, verbose: config.verbose });
   const log = createLog({ format: config.logFormat, verbose: config.verbose });
