@@ -77,9 +77,7 @@ No image was written.`,
   }
 }
 
-// --- internal ---
-
-/** A sentence from the network, as it may reach a terminal. */
-function shown(sentence: string): string {
-  return escaped(sentence, 1000);
+/** A sentence from the network, as it may reach a terminal; never empty. */
+export function shown(sentence: string): string {
+  return escaped(sentence.trim() || "No reason was given.", 1000);
 }

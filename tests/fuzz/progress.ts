@@ -55,8 +55,14 @@ export function reportOf(folders: readonly string[], targets: readonly string[])
 
 // --- internal ---
 
-const tableHead =
-  "| target | seed | cases | seconds | crashes | commits |\n|---|---|---|---|---|---|\n";
+const tableHead = `# What long runs of the fuzzer have done
+
+Written by \`bun run fuzz --report\`. Seconds are those of a clock, also where other work had the
+cores; crashes are numbers of cases (\`bun run fuzz --repeat TARGET:NUMBER\`).
+
+| target | seed | cases | seconds | crashes | commits |
+|---|---|---|---|---|---|
+`;
 
 function rowOf(target: string, seed: string, progress: Progress): string {
   const { next, seconds, crashes, commits = [] } = progress;

@@ -2,8 +2,9 @@
  * A process other than 0 at the rendezvous: connects until the coordinator answers.
  */
 import { connect, type Socket } from "node:net";
-import { type BasedXLError, escaped } from "../../errors.ts";
+import type { BasedXLError } from "../../errors.ts";
 import type { Connection, Message } from "../connection.ts";
+import { shown } from "../peer-group.ts";
 import { Attempt } from "./attempt.ts";
 import {
   type Challenge,
@@ -97,7 +98,7 @@ started, and are MASTER_ADDR and MASTER_PORT right?`,
     const { secret, expected } = this.options;
     const challenge = this.isIntroduced ? null : challengeOf(message);
     if (this.isOver) this.peers.receive(0, message);
-    else if (typeof refused === "string") this.refuse(rankFailed(escaped(refused, 1000)));
+    else if (typeof refused === "string") this.refuse(rankFailed(shown(refused)));
     else if (challenge !== null) this.introduce(connection, challenge);
     else {
       const decisions = decisionsOf(welcome, expected);
