@@ -2,6 +2,8 @@
  * Two hosts on one machine: network namespaces joined by a link that tests cut, delay and restore.
  * Needs root and Linux's namespaces; `whyNoHosts` says what is missing.
  */
+import { type SlowLinkOptions, slowLink } from "./slow-link.ts";
+
 export const addresses = ["10.213.0.1", "10.213.0.2"] as const;
 
 export interface TwoHosts {
@@ -9,8 +11,6 @@ export interface TwoHosts {
   on(index: number): string[];
   cut(): void;
   restore(): void;
-  /** Delays what host 0 sends, and drops a few packets; false where the kernel has no netem. */
-  slow(delayMs: number): boolean;
   [Symbol.dispose](): void;
 }
 
@@ -26,17 +26,21 @@ export function whyNoHosts(): string | null {
   }
 }
 
-export function twoHosts(): TwoHosts {
+/** `slow`: over a link that delays and loses packets (slow-link.ts). */
+export function twoHosts(slow?: SlowLinkOptions): TwoHosts {
   const names = [0, 1].map((index) => `basedxl-${process.pid}-${index}`);
-  const links = [0, 1].map((index) => `bxl${index}`);
+  const links = ["bxl0", "bxl1"] as const;
+  let tunnels: Disposable | null = null;
   const remove = () => {
+    tunnels?.[Symbol.dispose]();
     for (const name of names) Bun.spawnSync(["ip", "netns", "del", name], { stderr: "ignore" });
   };
   try {
     for (const name of names) ip("netns", "add", name);
-    ip(...["-n", names[0]!, "link", "add", links[0]!, "type", "veth"], ...["peer", links[1]!]);
-    ip("-n", names[0]!, "link", "set", links[1]!, "netns", names[1]!);
+    if (slow) tunnels = slowLink(links, slow);
+    else ip("link", "add", links[0], "type", "veth", "peer", links[1]);
     for (const [index, name] of names.entries()) {
+      ip("link", "set", links[index]!, "netns", name);
       ip("-n", name, "address", "add", `${addresses[index]}/24`, "dev", links[index]!);
       ip("-n", name, "link", "set", "lo", "up");
       ip("-n", name, "link", "set", links[index]!, "up");
@@ -45,17 +49,11 @@ export function twoHosts(): TwoHosts {
     remove();
     throw error;
   }
-  const set = (state: string) => ip("-n", names[0]!, "link", "set", links[0]!, state);
+  const set = (state: string) => ip("-n", names[0]!, "link", "set", links[0], state);
   return {
     on: (index) => ["ip", "netns", "exec", names[index]!],
     cut: () => set("down"),
     restore: () => set("up"),
-    slow(delayMs) {
-      const queue = ["qdisc", "replace", "dev", links[0]!, "root", "netem"];
-      const how = ["delay", `${delayMs}ms`, "loss", "2%"];
-      const command = ["tc", "-n", names[0]!, ...queue, ...how];
-      return Bun.spawnSync(command, { stderr: "ignore" }).success;
-    },
     [Symbol.dispose]: remove,
   };
 }
