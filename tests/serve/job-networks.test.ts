@@ -3,6 +3,8 @@
  * the server's lists, and the image is the command's.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { sampledPng } from "../support/dialect-server.ts";
+import { colouredPng, squareMask, written } from "../support/input-images.ts";
 import { type NetworksServer, startNetworksServer } from "../support/networks-server.ts";
 
 setDefaultTimeout(120_000);
@@ -14,7 +16,7 @@ beforeAll(async () => {
 afterAll(async () => await server?.[Symbol.asyncDispose]());
 
 const small = { prompt: "a red circle", width: 64, height: 64, num_inference_steps: 3, seed: 7 };
-const size = ["--width", "64", "--height", "64", "--steps", "3", "--seed", "7"];
+const flagsOfSize = ["--width", "64", "--height", "64", "--steps", "3", "--seed", "7"];
 
 async function post(body: object | FormData) {
   const isForm = body instanceof FormData;
@@ -26,7 +28,7 @@ async function post(body: object | FormData) {
 }
 
 const commands = (flags: readonly string[]) => {
-  return server.sampled(["a red circle", ...size, ...flags]);
+  return server.sampled(["a red circle", ...flagsOfSize, ...flags]);
 };
 
 /** The PNG of the job. */
@@ -46,6 +48,7 @@ test("the capabilities list what jobs may name", async () => {
     models: [
       { id: "model", kind: "base" },
       { id: "refiner", kind: "refiner" },
+      { id: "inpainting", kind: "inpainting" },
     ],
     ipAdapters: [{ name: "plain" }, { name: "plus" }],
     controlnets: [{ name: "outlines" }],
@@ -88,6 +91,17 @@ describe("the image is the command's", () => {
     const upscaler = ["--hires-upscaler", server.paths.upscaler];
     expect(await generated({ request })).toEqual(await commands(["--hires", "2", ...upscaler]));
   });
+});
+
+test("a model for inpainting is one of the list", async () => {
+  const size = { width: 64, height: 64 };
+  const [image, mask] = [await colouredPng(size), await squareMask(size)];
+  const from = { image: image.toBase64(), mask: mask.toBase64(), model: "inpainting" };
+  await using start = await written(image);
+  await using part = await written(mask);
+  const flags = ["--model", server.paths.inpainting, "--image", start.path, "--mask", part.path];
+  const png = await sampledPng(["a red circle", ...flagsOfSize, ...flags]);
+  expect(await generated({ request: small, ...from })).toEqual(png);
 });
 
 test("an image says which model finished it", async () => {

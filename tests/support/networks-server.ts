@@ -1,6 +1,6 @@
 /**
- * A server with what goes beside the golden model: IP-Adapters with their encoder, a refiner, an
- * upscaler and a ControlNet, each in the folder that ComfyUI has for it.
+ * A server with what goes beside the golden model: a refiner, a model for inpainting, IP-Adapters
+ * with their encoder, an upscaler and a ControlNet, each in the folder that ComfyUI has for it.
  */
 import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,6 +11,7 @@ import { readConfig } from "../../src/serve/config.ts";
 import { startServer } from "../../src/serve/server.ts";
 import { controlFolder, removeControls } from "./control-networks.ts";
 import { sampledPng } from "./dialect-server.ts";
+import { inpaintingModel } from "./inpainting-model.ts";
 import { folder as hubFolder, ipImage, writeIpAdapters } from "./ip-adapter-files.ts";
 import { removeCopies } from "./model-copy.ts";
 import { refinerFolder } from "./refiner-model.ts";
@@ -21,13 +22,13 @@ const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {
 /** Ready when it resolves, and its lists complete. */
 export async function startNetworksServer() {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-networks-"));
-  const paths = writeFiles(folder);
+  const paths = await writeFiles(folder);
   const images = [0, 1].map((number) => join(folder, `${number}.png`));
   for (const [number, path] of images.entries()) {
     await Bun.write(path, (await encodeFile("png", ipImage(number))).bytes);
   }
   const flags = { port: "0", device: "cpu", "models-dir": paths.models };
-  const env = { BASEDXL_SERVE_MODEL: `${goldenModel},${paths.refiner}` };
+  const env = { BASEDXL_SERVE_MODEL: [goldenModel, paths.refiner, paths.inpainting].join() };
   const config = readConfig({ flags: { ...flags, outputs: join(folder, "out") }, env });
   const server = await startServer({ config, log: silent });
   const { url } = server;
@@ -51,11 +52,12 @@ export type NetworksServer = Awaited<ReturnType<typeof startNetworksServer>>;
 
 // --- internal ---
 
-function writeFiles(folder: string) {
+async function writeFiles(folder: string) {
   const models = join(folder, "models");
   const refiner = join(folder, "refiner");
+  const inpainting = join(folder, "inpainting");
   const paths = {
-    ...{ models, refiner },
+    ...{ models, refiner, inpainting },
     plain: join(models, "ipadapter/plain.safetensors"),
     plus: join(models, "ipadapter/plus.safetensors"),
     upscaler: join(models, "upscale_models/sharp.safetensors"),
@@ -72,5 +74,6 @@ function writeFiles(folder: string) {
   cpSync(writeUpscaler("rrdbnet_x2"), paths.upscaler);
   cpSync(controlFolder("plain"), paths.control, { recursive: true });
   cpSync(refinerFolder(), refiner, { recursive: true });
+  cpSync((await inpaintingModel()).path, inpainting, { recursive: true });
   return paths;
 }
