@@ -125,6 +125,14 @@ describe("A1111", () => {
     expect(jobs.inputs[0]).toMatchObject({ ipImages: [seen] });
   });
 
+  test("a refiner has the aesthetic scores of the options", async () => {
+    const scores = { sdxl_refiner_high_aesthetic_score: 7 };
+    const shared = { refiner_checkpoint: "other", refiner_switch_at: 0.8 };
+    const { spec } = await ask({ ...shared, override_settings: scores });
+    expect(spec!.request.aestheticScore).toBe(7);
+    expect(spec!.request).not.toHaveProperty("negativeAestheticScore");
+  });
+
   test.each<[Json, object]>([
     [{ refiner_checkpoint: "other [abcdef12]" }, { refiner: "other", denoisingEnd: 0.8 }],
     // A1111 changes to no model that it has, and not behind the last step.
@@ -255,6 +263,8 @@ describe("A1111 from an image", () => {
       { strength: 0.5, resize: "fit" },
     ],
     [{ mask: true, inpainting_fill: 0 }, { maskContent: "fill" }],
+    [{ mask: true, inpainting_fill: 2 }, { maskContent: "latent-noise" }],
+    [{ mask: true, inpainting_fill: 3 }, { maskContent: "latent-nothing" }],
     [{ mask: true }, { maskArea: "masked", maskPadding: 0, maskBlur: 4, invertMask: false }],
     [
       { mask: true, inpaint_full_res: false, mask_blur: 0, inpainting_mask_invert: 1 },
@@ -304,11 +314,7 @@ describe("A1111 from an image", () => {
     [{ init_images: ["http://a/b.png"] }, 422, "Requests not allowed"],
     [{ mask: "bm9uZQ==" }, 422, "Invalid encoded image"],
     [{ resize_mode: 3 }, 422, "The enlarged latent (resize_mode 3) is not there."],
-    [
-      { mask: "AAAA", inpainting_fill: 2 },
-      422,
-      "Noise in the masked latent (inpainting_fill 2) is not there.",
-    ],
+    [{ mask: "AAAA", inpainting_fill: 4 }, 422, [{ loc: ["body", "inpainting_fill"] }]],
     [{ denoising_strength: 2 }, 422, [{ loc: ["body", "denoising_strength"] }]],
   ])("%j is refused by name", async (fields, status, detail) => {
     const found = await ask(fields);

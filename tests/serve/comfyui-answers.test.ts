@@ -106,11 +106,12 @@ describe("ComfyUI", () => {
     const nodes: Json = refinedPrompt({ 17: { vae: ["4", 2] } });
     const text = { text_l: "a red circle", text_g: "round", clip: ["4", 1], ...size, ...target };
     nodes[6] = { class_type: "CLIPTextEncodeSDXL", inputs: text };
-    const scored = { text: "a red circle", clip: ["12", 1], ascore: 6, ...size };
+    const scored = { text: "a red circle", clip: ["12", 1], ascore: 7, ...size };
     nodes[15] = { class_type: "CLIPTextEncodeSDXLRefiner", inputs: scored };
     const { status, answer, spec } = await sent("/prompt", { prompt: nodes });
     expect([status, answer.error]).toEqual([200, undefined]);
-    expect(spec!.request).toMatchObject({ prompt: "a red circle", prompt2: "round" });
+    const prompts = { prompt: "a red circle", prompt2: "round", aestheticScore: 7 };
+    expect(spec!.request).toMatchObject(prompts);
     expect(spec!.vae).toBeUndefined();
   });
 

@@ -191,7 +191,12 @@ describe("a client of A1111", () => {
     });
   });
 
-  test.each([true, false])("gets it from an image and a mask, of its area: %p", async (isPart) => {
+  test.each<[boolean, number]>([
+    [true, 0],
+    [false, 1],
+    [false, 2],
+    [true, 3],
+  ])("gets it from an image and a mask, of its area: %p, filled by %d", async (isPart, fill) => {
     const size = { width: 96, height: 64 };
     await using image = await written(await colouredPng(size));
     await using mask = await written(await squareMask(size));
@@ -199,7 +204,7 @@ describe("a client of A1111", () => {
       ...{ prompt: "a house", steps: 3, seed: 7, sampler_name: "Euler", width: 64, height: 64 },
       init_images: [`data:image/png;base64,${Buffer.from(image.bytes).toString("base64")}`],
       mask: Buffer.from(mask.bytes).toString("base64"),
-      ...{ denoising_strength: 0.9, resize_mode: 1, mask_blur: 2, inpainting_fill: isPart ? 0 : 1 },
+      ...{ denoising_strength: 0.9, resize_mode: 1, mask_blur: 2, inpainting_fill: fill },
       ...{ inpaint_full_res: isPart, inpaint_full_res_padding: 8, inpainting_mask_invert: 0 },
     };
     const response = await fetch(`${server.url}/sdapi/v1/img2img`, {
@@ -210,16 +215,14 @@ describe("a client of A1111", () => {
     const flags = ["--compat", "a1111", "--width", "64", "--height", "64", "--steps", "3"];
     const same = ["--seed", "7", "--scheduler", "Euler", "--guidance-scale", "7"];
     const from = ["--image", image.path, "--mask", mask.path, "--strength", "0.9"];
-    const area = isPart
-      ? ["--mask-area", "masked", "--mask-padding", "8", "--mask-content", "fill"]
-      : [];
+    const area = isPart ? ["--mask-area", "masked", "--mask-padding", "8"] : [];
+    const contents = ["fill", "original", "latent-noise", "latent-nothing"];
     const png = await sampledPng([
       "a house",
       ...flags,
       ...same,
       ...from,
-      "--mask-blur",
-      "2",
+      ...["--mask-blur", "2", "--mask-content", contents[fill]!],
       ...area,
     ]);
     expect(png).toEqual(decoded(images[0]));

@@ -53,12 +53,14 @@ function refuseMissing(fields: ImageToImageFields): void {
   }
   if (fields.latent_mask) throw notThere("A mask of the latent (latent_mask)");
   if (!fields.mask) return;
-  const { inpainting_fill: content } = fields;
-  if (content === 2) throw notThere("Noise in the masked latent (inpainting_fill 2)");
-  if (content === 3) throw notThere("An empty masked latent (inpainting_fill 3)");
-  if (content === 0 || content === 1) return;
-  throw badField("inpainting_fill", "unexpected value; permitted: 0, 1", "value_error.const");
+  if (maskContents[Number(fields.inpainting_fill)] !== undefined) return;
+  const permitted = [...maskContents.keys()].join(", ");
+  const message = `unexpected value; permitted: ${permitted}`;
+  throw badField("inpainting_fill", message, "value_error.const");
 }
+
+/** By A1111's numbers. */
+const maskContents = ["fill", "original", "latent-noise", "latent-nothing"] as const;
 
 /** A1111's names: just resize, crop and resize, resize and fill. */
 const resizes = ["stretch", "cover", "fit"] as const;
@@ -75,7 +77,7 @@ function maskSettings(fields: ImageToImageFields): Partial<RequestSettings> {
   const padding = inRange("inpaint_full_res_padding", sent, table.maskPadding);
   const { across, down } = blurOf(fields);
   return {
-    maskContent: fields.inpainting_fill === 0 ? "fill" : "original",
+    maskContent: maskContents[Number(fields.inpainting_fill)],
     maskArea: isPart ? "masked" : "whole",
     ...(isPart && { maskPadding: padding }),
     // A blur that differs by side is that of the file already, and comes after the inversion.

@@ -22,6 +22,8 @@ const defaults = {
   eta_ancestral: 1,
   sgm_noise_multiplier: false,
   sd_noise_schedule: "Default",
+  sdxl_refiner_high_aesthetic_score: 6,
+  sdxl_refiner_low_aesthetic_score: 2.5,
   live_previews_enable: true,
   show_progress_every_n_steps: 10,
   show_progress_type: "Approx NN",

@@ -2,10 +2,12 @@
  * A1111's refiner as another model that goes on with the steps.
  * Source: A1111 1.10 and Forge, modules/sd_samplers_common.py (apply_refiner).
  */
+import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import { type ListedModel, modelNamed } from "../listed-names.ts";
 import { A1111Error, notThere } from "./errors.ts";
-import type { CommonFields } from "./fields.ts";
+import { type CommonFields, inRange } from "./fields.ts";
+import type { A1111Options } from "./options.ts";
 
 interface Refiner {
   refiner?: string;
@@ -32,4 +34,18 @@ export function refinerOf(
     throw notThere("A LoRA of the refiner (refiner_checkpoint)");
   }
   return { refiner: found.id, denoisingEnd: switchAt };
+}
+
+/** Where they are not the usual ones. Throws `A1111Error`. */
+export function scoresOf({
+  sdxl_refiner_high_aesthetic_score: high,
+  sdxl_refiner_low_aesthetic_score: low,
+}: A1111Options): Pick<RequestSettings, "aestheticScore" | "negativeAestheticScore"> {
+  const { aestheticScore, negativeAestheticScore } = table;
+  const score = inRange("sdxl_refiner_high_aesthetic_score", high, aestheticScore);
+  const negative = inRange("sdxl_refiner_low_aesthetic_score", low, negativeAestheticScore);
+  return {
+    ...(score !== aestheticScore.default && { aestheticScore: score }),
+    ...(negative !== negativeAestheticScore.default && { negativeAestheticScore: negative }),
+  };
 }

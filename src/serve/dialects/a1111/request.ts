@@ -20,7 +20,7 @@ import { A1111Error, notThere } from "./errors.ts";
 import { badField, type CommonFields, readTextToImage } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
 import { type A1111Options, noModel, type Options } from "./options.ts";
-import { refinerOf } from "./refiner.ts";
+import { refinerOf, scoresOf } from "./refiner.ts";
 import { isSchedule } from "./schedules.ts";
 import { secondPassOf } from "./second-pass.ts";
 
@@ -73,7 +73,8 @@ export function specOf(
   const asked = { ...recipe.settings, ...ofInfotext(fields.infotext, body) };
   const stepCount = takenSteps(asked.stepCount ?? 1, strength);
   const { refiner, denoisingEnd } = refinerOf(fields, { model, stepCount, lists });
-  const request = { ...asked, ...(denoisingEnd !== undefined && { denoisingEnd }) };
+  const shared = denoisingEnd !== undefined && { denoisingEnd, ...scoresOf(opts) };
+  const request = { ...asked, ...shared };
   if (!fields.override_settings_restore_afterwards) {
     options.set(fields.override_settings ?? {}, lists);
   }

@@ -3,15 +3,15 @@
  * mask. Source: ComfyUI, nodes.py (VAEEncode, VAEEncodeForInpaint, InpaintModelConditioning,
  * SetLatentNoiseMask, RepeatLatentBatch).
  */
-import { grown } from "../../../image/grow.ts";
 import type { RawImage } from "../../../image/read.ts";
 import { encodeFile } from "../../../image.ts";
+import type { RequestSettings } from "../../../settings/table.ts";
 import type { InputImages } from "../../jobs/types.ts";
 import { pngOfGrey } from "../image-bytes.ts";
 import { resampled } from "../resample.ts";
 import type { Link } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
-import { blanked, type NodePixels } from "./pixels.ts";
+import type { NodePixels } from "./pixels.ts";
 
 export interface LatentStart {
   /** The node that makes the first latent. */
@@ -59,8 +59,15 @@ export async function startImages(
   const image = await nodes.at(pixels);
   if (mask === null) return { image: await pngOf(image), mask: null };
   const fitted = await resampled(await nodes.at(mask.link), image, "bilinear");
-  const part = mask.blanks ? blanked(image, fitted) : image;
-  return { image: await pngOf(part), mask: await pngOfGrey(grown(fitted, mask.growBy)) };
+  return { image: await pngOf(image), mask: await pngOfGrey(fitted) };
+}
+
+/** What the mask does beside choosing what is sampled. */
+export function maskSettings({
+  mask,
+}: LatentStart): Pick<RequestSettings, "maskContent" | "maskGrow"> {
+  if (mask === null || !mask.blanks) return {};
+  return { maskContent: "grey", ...(mask.growBy > 0 && { maskGrow: mask.growBy }) };
 }
 
 export async function pngOf(image: RawImage): Promise<Uint8Array> {

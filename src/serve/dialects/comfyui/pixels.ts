@@ -166,22 +166,12 @@ export class NodePixels {
   }
 }
 
-/** Of an image that the mask's part is to be made of alone: that part is grey. */
-export function blanked({ pixels, ...size }: RawImage, mask: RawImage): RawImage {
-  const plain = pixels.map((value, at) => (isSet(mask.pixels[Math.trunc(at / 3)]!) ? grey : value));
-  return { ...size, pixels: plain };
-}
-
 // --- internal ---
 
 type Channel = "alpha" | "red" | "green" | "blue";
 
 /** 0.5 of 255. */
 const grey = 128;
-
-function isSet(value: number): boolean {
-  return value >= 128;
-}
 
 function coloured({ pixels, ...size }: RawImage): RawImage {
   const rgb = new Uint8Array(3 * pixels.length);

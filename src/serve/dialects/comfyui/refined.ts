@@ -4,6 +4,7 @@
  * Source: ComfyUI, nodes.py (KSamplerAdvanced), comfy/model_base.py (SDXLRefiner); the workflow of
  * base model and refiner among its examples.
  */
+import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import { conditioningChain, linkOf } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
 
@@ -48,6 +49,20 @@ export function checkSameTexts(
     if (text === texts[name] || (text?.trim() === "" && texts[name] === "")) continue;
     graph.refuse(chain.at(-1)!, "text", "must be the prompt of the first sampler");
   }
+}
+
+/** The aesthetic scores that its prompts name. */
+export function scoresOf(
+  graph: GraphReader,
+  sampler: string,
+): Pick<RequestSettings, "aestheticScore" | "negativeAestheticScore"> {
+  const [positive, negative] = refinerEncoders(graph, sampler).map((id) => {
+    return graph.type(id) === "CLIPTextEncode" ? undefined : graph.number(id, "ascore");
+  });
+  return {
+    ...(positive !== undefined && { aestheticScore: positive }),
+    ...(negative !== undefined && { negativeAestheticScore: negative }),
+  };
 }
 
 /** The nodes that encode the refiner's prompts. */
@@ -112,9 +127,6 @@ function loaderOf(graph: GraphReader, base: string, sampler: string): string {
   return loader;
 }
 
-/** What the refiner reads as aesthetic score. */
-const scores = { positive: 6, negative: 2.5 } as const;
-
 function checkPrompt(graph: GraphReader, sampler: string, name: PromptName, loader: string): void {
   const chain = chainTo(graph, sampler, name);
   const encoder = chain.at(-1)!;
@@ -127,7 +139,7 @@ function checkPrompt(graph: GraphReader, sampler: string, name: PromptName, load
   if (linkOf(graph.node(encoder).inputs.clip)![0] !== loader) {
     graph.refuse(encoder, "clip", "must come from the sampler's model");
   }
-  if (graph.type(encoder) === "CLIPTextEncode") return;
-  if (graph.number(encoder, "ascore") === scores[name]) return;
-  graph.refuse(encoder, "ascore", `must be ${scores[name]} for the ${name} prompt`);
+  const { max } = table.aestheticScore;
+  if (graph.type(encoder) === "CLIPTextEncode" || graph.number(encoder, "ascore") <= max) return;
+  graph.refuse(encoder, "ascore", `must be ${max} at most`);
 }

@@ -15,10 +15,10 @@ import { type Link, orderOf, type Prompt } from "./graph.ts";
 import { GraphReader, refusedAt } from "./graph-reader.ts";
 import type { NodeLists } from "./input-types.ts";
 import type { ComfyData } from "./job-data.ts";
-import { type LatentStart, pngOf, startImages } from "./latent-start.ts";
+import { type LatentStart, maskSettings, pngOf, startImages } from "./latent-start.ts";
 import { NodePixels, type PixelSources } from "./pixels.ts";
 import { checkPlainGraph, splitOutputs } from "./plain-graph.ts";
-import { checkSameTexts } from "./refined.ts";
+import { checkSameTexts, scoresOf } from "./refined.ts";
 import { stepsOf } from "./sampler-steps.ts";
 import { secondPassSettings } from "./second-pass.ts";
 
@@ -66,6 +66,8 @@ export async function translatePrompt(
       : { denoisingEnd: refined.steps / refined.stepCount }),
     ...(second && secondPassSettings(graph, sampler, second, context)),
     ...(enlarged && enlargedSettings(graph, enlarged, context)),
+    ...maskSettings(start),
+    ...(refined && scoresOf(graph, sampler)),
     imageCount: countOf(graph, start, noiseBatch),
     ...steered.settings,
     ...(loras.length > 0 && { loras }),
