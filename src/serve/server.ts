@@ -46,7 +46,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const connection = config.queue === undefined ? null : await openQueue(config.queue, log);
   opened.use(connection);
   const outputs = Outputs.open(config.outputs, { isShared: connection !== null });
-  const store = JobStore.open(join(outputs.folder, storeName));
+  const store = JobStore.open(join(outputs.folder, storeName), (message) =>
+    log.error("jobs_not_written", { message }),
+  );
   opened.defer(() => store.close());
   const pool = new PipelinePool({
     ...{ maxModels: config.maxModels, dependencies },

@@ -6,6 +6,7 @@ import { Database, type SQLQueryBindings } from "bun:sqlite";
 import * as v from "valibot";
 import { BasedXLError, escaped } from "../../errors.ts";
 import { specOf, specText } from "./spec-text.ts";
+import { Statements } from "./statements.ts";
 import { type JobEvent, type JobFilter, type JobImage, type JobView, jobStates } from "./types.ts";
 
 /** What is kept of a job: `JobView` without what changes by the second. */
@@ -15,10 +16,24 @@ export class JobStore {
   /** Who is late while the server stops finds nothing. */
   private isClosed = false;
 
-  private constructor(private readonly database: Database) {}
+  private readonly statements: Statements;
+  /** Jobs of which a row tells an earlier state, since the disk refused the newer one. */
+  private readonly newer = new Map<string, StoredJob>();
+  /** The first id of an event that is not reserved. */
+  private freeEventId = 0;
 
-  /** Opens or makes the file. Throws "io" where another server has it, or it cannot be written. */
-  static open(path: string): JobStore {
+  private constructor(
+    private readonly database: Database,
+    onRefusal: (message: string) => void,
+  ) {
+    this.statements = new Statements(database, onRefusal);
+  }
+
+  /**
+   * Opens or makes the file. Throws "io" where another server has it, or it cannot be written.
+   * `onRefusal` is told where the disk takes no more while jobs run.
+   */
+  static open(path: string, onRefusal: (message: string) => void = () => {}): JobStore {
     try {
       const database = new Database(path, { create: true, strict: true });
       // The lock goes with the process, however it ends.
@@ -30,7 +45,7 @@ export class JobStore {
       database.run("PRAGMA foreign_keys = ON");
       if (!isWhole(database)) throw new Error("the file is damaged; move it away to begin anew");
       database.transaction(() => migrate(database)).immediate();
-      return new JobStore(database);
+      return new JobStore(database, onRefusal);
     } catch (error) {
       const { code = "", message } = error as Error & { code?: string };
       const why = /BUSY|LOCKED/.test(code) ? "another server uses it" : message;
@@ -41,8 +56,9 @@ export class JobStore {
     }
   }
 
+  /** Throws "io" where it cannot be kept. */
   add(job: StoredJob): void {
-    this.run(
+    this.statements.run(
       `INSERT INTO jobs (id, state, priority, client, spec, created_at, attempts)
        VALUES ($id, $state, $priority, $client, $spec, $createdAt, 0)`,
       {
@@ -55,8 +71,9 @@ export class JobStore {
   }
 
   /** Writes what may have changed. */
-  update({ id, state, startedAt, endedAt, attempts, warnings, error }: StoredJob): void {
-    this.run(
+  update(job: StoredJob): void {
+    const { id, state, startedAt, endedAt, attempts, warnings, error } = job;
+    const changes = this.statements.note(
       `UPDATE jobs SET state = $state, started_at = $startedAt, ended_at = $endedAt,
        attempts = $attempts, warnings = $warnings, error = $error WHERE id = $id`,
       {
@@ -65,16 +82,17 @@ export class JobStore {
         error: error && JSON.stringify(error),
       },
     );
+    if (changes === null) this.newer.set(id, job);
   }
 
   /** False where the image is there already. */
   addImage(jobId: string, image: JobImage): boolean {
-    const changes = this.run(
+    const changes = this.statements.note(
       `INSERT OR IGNORE INTO images (job_id, position, seed, width, height, file, bytes, type)
        VALUES ($jobId, $index, $seed, $width, $height, $file, $bytes, $type)`,
       { jobId, ...image },
     );
-    return changes > 0;
+    return changes !== 0;
   }
 
   /** Whether a job that is kept has an image of this name. */
@@ -85,11 +103,13 @@ export class JobStore {
 
   /** Forgets the images of a file that was deleted. */
   removeFile(file: string): void {
-    this.run("DELETE FROM images WHERE file = $file", { file });
+    this.statements.note("DELETE FROM images WHERE file = $file", { file });
   }
 
   get(id: string): StoredJob | null {
     if (this.isClosed) return null;
+    const newer = this.newerJobs().get(id);
+    if (newer !== undefined) return newer;
     const row = this.database.query("SELECT * FROM jobs WHERE id = $id").get({ id });
     return row === null ? null : (this.jobsOf([row as JobRow])[0] ?? null);
   }
@@ -108,7 +128,8 @@ export class JobStore {
     const rows = this.database
       .query(`SELECT * FROM jobs ${where} ORDER BY id DESC LIMIT $limit`)
       .all({ ...values, limit } as SQLQueryBindings & object);
-    return this.jobsOf(rows as JobRow[]);
+    const newer = this.newerJobs();
+    return this.jobsOf(rows as JobRow[]).map((job) => newer.get(job.id) ?? job);
   }
 
   /**
@@ -125,16 +146,15 @@ export class JobStore {
     const error = JSON.stringify({ code: "unreadable", message });
     for (const { id } of rows) {
       if (readable.has(id)) continue;
-      this.run("UPDATE jobs SET state = 'failed', error = $error WHERE id = $id", { id, error });
+      const failed = "UPDATE jobs SET state = 'failed', error = $error WHERE id = $id";
+      this.statements.note(failed, { id, error });
     }
     return jobs;
   }
 
   addEvent({ id, jobId, at, ...event }: JobEvent): void {
-    this.run("INSERT INTO events (id, job_id, at, event) VALUES ($id, $jobId, $at, $event)", {
-      ...{ id, jobId, at },
-      event: JSON.stringify(event),
-    });
+    const sql = "INSERT INTO events (id, job_id, at, event) VALUES ($id, $jobId, $at, $event)";
+    this.statements.note(sql, { ...{ id, jobId, at }, event: JSON.stringify(event) });
   }
 
   /** Kept events of a job, or of all, after `afterId`, the first ones. */
@@ -152,15 +172,21 @@ export class JobStore {
 
   /** A range of ids of events that no server before has given out. */
   reserveEventIds(count: number): { first: number; end: number } {
-    const row = this.database
-      .query("UPDATE counters SET value = value + $count WHERE name = 'event' RETURNING value")
-      .get({ count }) as { value: number };
-    return { first: row.value - count, end: row.value };
+    const name = "event";
+    if (this.freeEventId === 0) {
+      const sql = "SELECT value FROM counters WHERE name = $name";
+      this.freeEventId = (this.database.query(sql).get({ name }) as { value: number }).value;
+    }
+    const first = this.freeEventId;
+    const end = first + count;
+    this.statements.note("UPDATE counters SET value = $end WHERE name = $name", { end, name });
+    this.freeEventId = end;
+    return { first, end };
   }
 
   /** Forgets the oldest jobs that have ended, beyond `keep`. */
   prune(keep: number): void {
-    this.run(
+    this.statements.note(
       `DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id < (
          SELECT id FROM jobs WHERE state NOT IN ('queued', 'running')
          ORDER BY id DESC LIMIT 1 OFFSET $last)`,
@@ -170,13 +196,15 @@ export class JobStore {
 
   close(): void {
     this.isClosed = true;
+    this.statements.settle();
     this.database.close();
   }
 
   // --- internal ---
 
-  private run(sql: string, values: Record<string, unknown>): number {
-    return this.database.query(sql).run(values as SQLQueryBindings & object).changes;
+  private newerJobs(): ReadonlyMap<string, StoredJob> {
+    if (this.newer.size > 0 && this.statements.settle()) this.newer.clear();
+    return this.newer;
   }
 
   /** Those that can be read. */

@@ -50,6 +50,7 @@ const statusOf: Readonly<Partial<Record<ErrorCode, ContentfulStatusCode>>> = {
   "bad-model": 400,
   "bad-weights": 400,
   "no-memory": 507,
+  io: 507,
   cancelled: 409,
 };
 
