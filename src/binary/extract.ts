@@ -46,6 +46,8 @@ export function extract(folder: string, files: readonly EmbeddedFile[]): void {
 // --- internal ---
 
 const leftoverEnding = ".part";
+/** Of the files by which cache.ts finds out whether a folder can be used, too. */
+const leftoverName = /^\.probe-|\.part$/;
 /** A partial file that another process still writes is younger. */
 const leftoverAgeMs = 10 * 60 * 1000;
 
@@ -114,7 +116,7 @@ function obstacleOf(folder: string, name: string): string | null {
 function removeLeftovers(folder: string): void {
   const limitMs = Date.now() - leftoverAgeMs;
   for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
-    if (!entry.isFile() || !entry.name.endsWith(leftoverEnding)) continue;
+    if (!entry.isFile() || !leftoverName.test(entry.name)) continue;
     const path = join(entry.parentPath, entry.name);
     const stat = statSync(path, { throwIfNoEntry: false });
     if (stat && stat.mtimeMs < limitMs) rmSync(path, { force: true });

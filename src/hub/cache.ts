@@ -7,7 +7,9 @@
 import {
   copyFileSync,
   existsSync,
+  lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
@@ -32,6 +34,8 @@ interface LinkedFile {
 export class RepositoryCache {
   readonly root: string;
   readonly locks: string;
+  /** Ours in it: records, and what is not whole yet. */
+  private readonly own: string;
 
   constructor(
     readonly cacheFolder: string,
@@ -40,6 +44,7 @@ export class RepositoryCache {
     const name = `models--${id.replaceAll("/", "--")}`;
     this.root = join(cacheFolder, name);
     this.locks = join(cacheFolder, ".locks", name);
+    this.own = join(this.root, ".basedxl");
   }
 
   blob(etag: string): string {
@@ -85,6 +90,7 @@ export class RepositoryCache {
     this.writing(this.cacheFolder, () => {
       mkdirSync(join(this.root, "blobs"), { recursive: true });
       mkdirSync(this.locks, { recursive: true });
+      removeLeftovers(this.own);
       const tag = join(this.cacheFolder, "CACHEDIR.TAG");
       if (!existsSync(tag)) writeFileSync(tag, cacheTag);
     });
@@ -94,7 +100,8 @@ export class RepositoryCache {
   link(commit: string, files: readonly LinkedFile[]): void {
     const folder = this.snapshot(commit);
     this.writing(folder, () => {
-      for (const { name, etag } of files) linkFile(join(folder, name), this.blob(etag));
+      for (const { name, etag } of files)
+        linkFile(join(folder, name), this.blob(etag), this.fresh());
     });
   }
 
@@ -102,14 +109,14 @@ export class RepositoryCache {
   record(commit: string, use: HubUse, path: string, files: readonly string[]): void {
     const target = this.recordPath(commit);
     const record = { ...this.readRecord(commit), [use]: { path, files } };
-    this.writing(target, () => writeWhole(target, `${JSON.stringify(record)}\n`));
+    this.writing(target, () => this.writeWhole(target, `${JSON.stringify(record)}\n`));
   }
 
   /** Lets `revision` mean `commit`: the last step, so that it never names half a snapshot. */
   writeRef(revision: string, commit: string): void {
     if (isCommit(revision) || this.commitOf(revision) === commit) return;
     const target = join(this.root, "refs", revision);
-    this.writing(target, () => writeWhole(target, commit));
+    this.writing(target, () => this.writeWhole(target, commit));
   }
 
   /** Runs `write`, with the system's refusals as sentences. */
@@ -121,8 +128,25 @@ export class RepositoryCache {
     }
   }
 
+  /** A new name for what is renamed when it is whole: Python takes no file there for one of its. */
+  private fresh(): string {
+    mkdirSync(this.own, { recursive: true });
+    return join(this.own, `${crypto.randomUUID()}${partEnding}`);
+  }
+
+  private writeWhole(path: string, text: string): void {
+    mkdirSync(dirname(path), { recursive: true });
+    const fresh = this.fresh();
+    try {
+      writeFileSync(fresh, text, { flush: true });
+      renameSync(fresh, path);
+    } finally {
+      rmSync(fresh, { force: true });
+    }
+  }
+
   private recordPath(commit: string): string {
-    return join(this.root, ".basedxl", `${commit}.json`);
+    return join(this.own, `${commit}.json`);
   }
 
   private readRecord(commit: string): Partial<Record<HubUse, UseRecord>> {
@@ -194,7 +218,7 @@ function bytesOf(path: string): number | null {
 }
 
 /** A relative link, as Python's; a copy where the file system has no links. */
-function linkFile(path: string, blob: string): void {
+function linkFile(path: string, blob: string, fresh: string): void {
   const target = relative(dirname(path), blob);
   mkdirSync(dirname(path), { recursive: true });
   try {
@@ -202,7 +226,6 @@ function linkFile(path: string, blob: string): void {
   } catch {
     // No link is there yet.
   }
-  const fresh = `${path}.${crypto.randomUUID().slice(0, 8)}`;
   try {
     symlinkSync(target, fresh);
   } catch (error) {
@@ -217,13 +240,16 @@ function linkFile(path: string, blob: string): void {
   }
 }
 
-function writeWhole(path: string, text: string): void {
-  mkdirSync(dirname(path), { recursive: true });
-  const fresh = `${path}.${crypto.randomUUID().slice(0, 8)}`;
-  try {
-    writeFileSync(fresh, text, { flush: true });
-    renameSync(fresh, path);
-  } finally {
-    rmSync(fresh, { force: true });
+const partEnding = ".part";
+/** What another process still writes is younger. */
+const leftoverAgeMs = 10 * 60 * 1000;
+
+/** Removes what a killed process left. */
+function removeLeftovers(folder: string): void {
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name);
+    const stat = name.endsWith(partEnding) && lstatSync(path, { throwIfNoEntry: false });
+    if (stat && Date.now() - stat.mtimeMs > leftoverAgeMs) rmSync(path, { force: true });
   }
 }
