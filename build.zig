@@ -10,6 +10,7 @@
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
 //!   zig build basedxl-gpu   the kit's program for GPUs without Bun, into zig-out/bin (likewise)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
+//!   zig build fault-tools   what makes system calls and libc fail for tests/faults, into zig-out
 //!   zig build fuzz          what libFuzzer runs (needs clang), into zig-out; see tests/fuzz
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dfind-races (test-cuda under ThreadSanitizer), -Demulated-gpu=sm_86 (test-cuda on that GPU),
@@ -81,6 +82,7 @@ pub fn build(b: *Build) void {
 
     addPlans(b, target);
     addFuzz(b);
+    addFaultTools(b);
 
     // For the same target as the library: its kernels have been compiled already.
     const bindings = addProgram(b, "bindings", "bindings", target, .Debug, null, "");
@@ -129,6 +131,33 @@ fn addFuzz(b: *Build) void {
     link.addArg("-lm");
     const install = b.addInstallBinFile(program, "fuzz-weights");
     b.step("fuzz", "Build what libFuzzer runs").dependOn(&install.step);
+}
+
+/// What makes calls of a program fail, on Linux.
+fn addFaultTools(b: *Build) void {
+    const step = b.step("fault-tools", "Build what injects faults");
+    const program = b.addExecutable(.{
+        .name = "inject-faults",
+        .root_module = faultModule(b, "zig/faults/syscalls.zig"),
+        .use_llvm = needsLlvm(b.graph.host, .Debug),
+    });
+    const library = b.addLibrary(.{
+        .name = "basedxl_faults",
+        .linkage = .dynamic,
+        .root_module = faultModule(b, "zig/faults/preload.zig"),
+        .use_llvm = needsLlvm(b.graph.host, .Debug),
+    });
+    step.dependOn(&b.addInstallArtifact(program, .{}).step);
+    step.dependOn(&b.addInstallArtifact(library, .{}).step);
+}
+
+fn faultModule(b: *Build, root: []const u8) *Build.Module {
+    return b.createModule(.{
+        .root_source_file = b.path(root),
+        .target = b.graph.host,
+        .optimize = .Debug,
+        .link_libc = true,
+    });
 }
 
 /// What asks cuDNN for plans, and the driver that it finds then.

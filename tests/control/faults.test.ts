@@ -1,6 +1,6 @@
 /**
- * The table of faults (support/fault-table.ts): each row's test is there; and those that no other
- * file has: full disks, limits of files, kill -9 while files are written, clocks.
+ * Real full disks, limits of files, kill -9 while files are written, clocks, for what writes files
+ * and keeps jobs. The table of faults of whole programs is tests/faults.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -9,27 +9,16 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { HashCache } from "../../src/library/hashes.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
-import { faultTable } from "../support/fault-table.ts";
 import { noDiskReason, onDisk } from "../support/mount.ts";
 import { sampled, seedName } from "../support/seed.ts";
 
 // The cores may be busy.
 setDefaultTimeout(60_000);
 
-const root = join(import.meta.dir, "../..");
 const folder = mkdtempSync(join(tmpdir(), "basedxl-faults-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 const script = Bun.fileURLToPath(new URL("../support/fault-run.ts", import.meta.url));
 const noDisk = noDiskReason(join(folder, "disk"));
-
-test("every row of the table names a test that is there, and there are 60", () => {
-  const missing = faultTable.filter(({ test: [path, words] }) => {
-    return !readFileSync(join(root, path), "utf8").includes(words);
-  });
-  expect(missing).toEqual([]);
-  expect(faultTable.length).toBeGreaterThanOrEqual(60);
-  expect(new Set(faultTable.map(({ fault }) => fault)).size).toBe(faultTable.length);
-});
 
 /** Runs `fault-run.ts` under a shell's command. */
 function under(before: string, ...words: string[]) {

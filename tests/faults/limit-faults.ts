@@ -1,0 +1,71 @@
+/**
+ * What the system gives no more of: memory and threads, call by call; limits of the process; and
+ * signals, clocks, and where output goes.
+ */
+import type { Fault } from "./fault.ts";
+import type { LibraryFaults } from "./tools.ts";
+
+const noMemory = /^error: .*([Mm]emory|no-memory|OutOfMemory)/;
+
+/** The `first`th call of the library and the `count - 1` next. */
+export function libraryFault(
+  call: keyof LibraryFaults,
+  first: number,
+  count: number,
+  ends: RegExp | null,
+): Fault {
+  const which = count === 1 ? `${first}` : `${first} and the next`;
+  return {
+    name: `no ${call} from call ${which}`,
+    apply: ({ library }) => void Object.assign(library, { [call]: { first, count } }),
+    // What is done without: a smaller cache, pages of the usual size, fewer threads.
+    ...{ ends, mayPass: true },
+  };
+}
+
+/** Memory that the library asks for, `first` among the calls of a run. */
+export function memoryFault(first: number, count: number): Fault {
+  return libraryFault("memory", first, count, noMemory);
+}
+
+function limit(name: string, before: string, ends: RegExp, mayPass = true): Fault {
+  return { name, apply: (run) => void Object.assign(run, { before }), ends, mayPass };
+}
+
+function jump(name: string, first: number, milliseconds: number): Fault {
+  const clock = { first, count: 1e9, value: milliseconds };
+  return { name, apply: ({ library }) => void Object.assign(library, { clock }), ends: null };
+}
+
+const day = 86_400_000;
+
+export const limitFaults: readonly Fault[] = [
+  libraryFault("mapping", 1, 1, /^error: .*(cannot be read|emory|threads)/),
+  libraryFault("mapping", 2, 99, /^error: .*(cannot be read|emory|threads)/),
+  libraryFault("thread", 1, 99, /^error: The system gave no threads/),
+  libraryFault("thread", 2, 1, /^error: The system gave no threads/),
+  limit("address space is limited", "ulimit -v 1500000", /^error: .*ulimit -v/),
+  limit("files may not grow", "trap '' XFSZ; ulimit -f 4", /^error: Cannot write .*EFBIG/, false),
+  limit("few files may be open", "ulimit -n 24", /^error: .*(EMFILE|files|Quota)/),
+  limit("data is limited", "ulimit -d 300000", /^error: .*(ulimit -d|emory)/),
+  jump("the clock jumps a day back", 20, -day),
+  jump("the clock jumps a day ahead", 40, day),
+  {
+    name: "standard error is a full disk",
+    apply: (run) => void Object.assign(run, { before: "exec 2>/dev/full" }),
+    ends: /^$/,
+  },
+];
+
+function signal(name: NodeJS.Signals, exitCode: number, ends: RegExp): Fault {
+  const apply: Fault["apply"] = ({ during }) => void during.push((child) => child.kill(name));
+  return { name: `${name} while it generates`, apply, exitCode, ends };
+}
+
+/** Of a run that lasts. */
+export const signalFaults: readonly Fault[] = [
+  signal("SIGTERM", 143, /Stopping/),
+  signal("SIGINT", 130, /Stopping/),
+  signal("SIGHUP", 129, /./),
+  signal("SIGKILL", 137, /./),
+];
