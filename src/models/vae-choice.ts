@@ -35,6 +35,13 @@ export async function openVae(path: string, own: VaeConfig): Promise<VaeChoice> 
   return choice;
 }
 
+/** That of another model, which is open; throws likewise. */
+export function vaeOfModel({ path, vae: config, weights }: Model, own: VaeConfig): VaeChoice {
+  checkFits(path, config, own);
+  const note = `VAE: that of ${path}, scaling factor ${config.scalingFactor}.`;
+  return { path, config, weights: weights.vae, note };
+}
+
 /** The model with that VAE in the place of its own. */
 export function withVae(model: Model, { config, weights }: VaeChoice): Model {
   return { ...model, vae: config, weights: { ...model.weights, vae: weights } };

@@ -5,7 +5,7 @@
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import type { ListedModel } from "../library/list.ts";
-import { openVae, withVae } from "../models/vae-choice.ts";
+import { openVae, type VaeChoice, vaeOfModel, withVae } from "../models/vae-choice.ts";
 import { suggestion } from "../terminal/flags.ts";
 import type { CatalogModel } from "./catalog-model.ts";
 
@@ -17,18 +17,24 @@ export class Vaes {
   /** Looks again; what is no VAE for a model is left out. */
   async refresh(models: readonly CatalogModel[], found: readonly ListedModel[]): Promise<void> {
     const variants = new Map(models.map(({ id }) => [id, new Map<string, CatalogModel>()]));
-    const add = async (name: string, path: string) => {
-      for (const model of models.filter(({ id }) => id !== name)) {
-        const own = variants.get(model.id)!;
-        const key = name.toLowerCase();
-        const variant = own.has(key) ? null : await variantOf(model, name, path);
-        if (variant !== null) own.set(key, variant);
-      }
+    const add = (model: CatalogModel, vae: string, choice: VaeChoice | null) => {
+      const own = variants.get(model.id)!;
+      const key = vae.toLowerCase();
+      if (choice !== null && !own.has(key)) own.set(key, withChoice(model, vae, choice));
     };
-    for (const { name, path } of found) await add(name, path);
+    for (const { name, path } of found) {
+      for (const model of models) {
+        add(model, name, await fitting(() => openVae(path, model.prepared.model.vae)));
+      }
+    }
     const all = [...variants.values()].flatMap((each) => [...each.values()]);
     this.listed = [...new Set(all.map(({ vae }) => vae!))].sort();
-    for (const { id, prepared } of models) await add(id, prepared.model.path);
+    for (const { id, prepared } of models) {
+      for (const model of models.filter((each) => each.id !== id)) {
+        const own = model.prepared.model.vae;
+        add(model, id, await fitting(async () => vaeOfModel(prepared.model, own)));
+      }
+    }
     this.variants = variants;
   }
 
@@ -53,19 +59,19 @@ export class Vaes {
 
 // --- internal ---
 
-async function variantOf(
-  model: CatalogModel,
-  vae: string,
-  path: string,
-): Promise<CatalogModel | null> {
-  const { prepared } = model;
+/** null for what is no VAE of a model. */
+async function fitting(open: () => Promise<VaeChoice>): Promise<VaeChoice | null> {
   try {
-    const choice = await openVae(path, prepared.model.vae);
-    const named = { ...prepared.named, vae };
-    const own = { model: withVae(prepared.model, choice), vae: choice, named };
-    return { ...model, vae, prepared: { ...prepared, ...own } };
+    return await open();
   } catch (error) {
     if (error instanceof BasedXLError) return null;
     throw error;
   }
+}
+
+function withChoice(model: CatalogModel, vae: string, choice: VaeChoice): CatalogModel {
+  const { prepared } = model;
+  const named = { ...prepared.named, vae };
+  const own = { model: withVae(prepared.model, choice), vae: choice, named };
+  return { ...model, vae, prepared: { ...prepared, ...own } };
 }

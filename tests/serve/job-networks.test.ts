@@ -3,6 +3,7 @@
  * the server's lists, and the image is the command's.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import sharp from "sharp";
 import { sampledPng } from "../support/dialect-server.ts";
 import { colouredPng, squareMask, written } from "../support/input-images.ts";
 import { type NetworksServer, startNetworksServer } from "../support/networks-server.ts";
@@ -91,6 +92,13 @@ describe("the image is the command's", () => {
     const upscaler = ["--hires-upscaler", server.paths.upscaler];
     expect(await generated({ request })).toEqual(await commands(["--hires", "2", ...upscaler]));
   });
+});
+
+test("another model's VAE decodes, by the model's name", async () => {
+  const pixels = async (bytes: Uint8Array) => await sharp(bytes).raw().toBuffer();
+  const png = await commands(["--vae", server.paths.refiner]);
+  const made = await generated({ request: small, vae: "refiner" });
+  expect(await pixels(made)).toEqual(await pixels(png));
 });
 
 test("a model for inpainting is one of the list", async () => {
