@@ -50,6 +50,7 @@ export function listenForShortcuts(): void {
   window.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
+      finishTyping();
       void generate();
       return;
     }
@@ -74,6 +75,14 @@ const actions: Record<string, () => void> = {
     if (job && isActive(job)) void attempt(() => cancelJob(job.id));
   },
 };
+
+/** A box's value counts once it is left. */
+function finishTyping(): void {
+  const box = document.activeElement;
+  if (!(box instanceof HTMLInputElement)) return;
+  box.blur();
+  box.focus();
+}
 
 function isField(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && target.matches("input, textarea, select");
