@@ -15,6 +15,7 @@ import { documentRoutes } from "./openapi.ts";
 import type { Outputs } from "./outputs.ts";
 import { pageRoutes } from "./page.ts";
 import { notFound } from "./routes/errors.ts";
+import { hintRoutes } from "./routes/hints.ts";
 import { imageRoutes } from "./routes/images.ts";
 import { jobRoutes } from "./routes/jobs.ts";
 import { systemRoutes } from "./routes/system.ts";
@@ -23,7 +24,10 @@ import type { ServeConfig } from "./settings.ts";
 import type { Upscaling } from "./upscaling.ts";
 
 interface AppOptions {
-  config: Pick<ServeConfig, "host" | "apiKeys" | "allowHosts" | "allowOrigins" | "maxBody">;
+  config: Pick<
+    ServeConfig,
+    "host" | "apiKeys" | "allowHosts" | "allowOrigins" | "maxBody" | "maxPixels"
+  >;
   service: JobService;
   capabilities: CapabilitySource;
   upscaling: Upscaling | null;
@@ -67,6 +71,7 @@ export function createApp(options: AppOptions): Hono<ServeEnv> {
   app.route("/", systemRoutes({ ...options, keys }));
   app.route("/", jobRoutes(service));
   app.route("/", imageRoutes(options));
+  app.route("/", hintRoutes(options));
   app.route("/", documentRoutes());
   const { folder } = options.outputs;
   app.route("/", dialectRoutes({ jobs: service, capabilities, upscaling, folder }));

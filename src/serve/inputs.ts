@@ -37,17 +37,9 @@ export class Inputs {
     return await awaitFiles(mapFiles(names, (name) => Bun.file(join(this.folder, name)).bytes()));
   }
 
-  /** Refuses what has more pixels, before they take memory; what is no image is left to others. */
+  /** Refuses what has more pixels, before they take memory. */
   async checkSizes(images: InputImages, megapixelsMax: number): Promise<void> {
-    for (const bytes of allFiles(images)) {
-      const size = await imageSizeOf(bytes);
-      const megapixels = size === null ? 0 : (size.width * size.height) / 1e6;
-      if (megapixels <= megapixelsMax) continue;
-      throw badOption(
-        `Images of requests have at most ${megapixelsMax} million pixels here, not \
-${megapixels}.`,
-      );
-    }
+    for (const bytes of allFiles(images)) await checkPixels(bytes, megapixelsMax);
   }
 
   /** What a request says to start from them. */
@@ -71,4 +63,14 @@ ${megapixels}.`,
     await writeWhole(join(this.folder, name), bytes);
     return name;
   }
+}
+
+/** Throws "bad-option" for more pixels; what is no image is left to others. */
+export async function checkPixels(bytes: Uint8Array, megapixelsMax: number): Promise<void> {
+  const size = await imageSizeOf(bytes);
+  const megapixels = size === null ? 0 : (size.width * size.height) / 1e6;
+  if (megapixels <= megapixelsMax) return;
+  throw badOption(
+    `Images of requests have at most ${megapixelsMax} million pixels here, not ${megapixels}.`,
+  );
 }

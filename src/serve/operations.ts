@@ -5,6 +5,7 @@ import * as v from "valibot";
 import {
   cancelSchema,
   galleryImageSchema,
+  hintQuery,
   imagesQuery,
   jobFormSchema,
   jobListSchema,
@@ -128,6 +129,14 @@ export const operations: readonly Operation[] = [
     summary: "The same of the image in the body, of this program or another; it is not kept.",
     body: "bytes",
     answer: metadataSchema,
+  },
+  {
+    method: "post",
+    path: "/api/v1/hints",
+    summary: "The image in the body as the hint that a ControlNet would be given.",
+    query: hintQuery,
+    body: "bytes",
+    answerType: "image/png",
   },
   {
     method: "get",

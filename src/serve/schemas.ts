@@ -4,6 +4,7 @@
  */
 import * as v from "valibot";
 import { imageFormats } from "../image/encoder.ts";
+import { controlPreprocessors } from "../settings/control.ts";
 import { requestSchema } from "../settings/request-schema.ts";
 import { jobStates } from "./jobs/types.ts";
 
@@ -55,6 +56,15 @@ export const jobsQuery = v.object({
 export const imagesQuery = v.object({
   before: v.optional(about(v.string(), "Images whose names are below this one.")),
   limit,
+});
+
+/** Of a preview: larger ones would keep the server from its other requests. */
+const hintSideMax = 1024;
+
+export const hintQuery = v.object({
+  preprocess: about(v.picklist(controlPreprocessors), "As the setting control_preprocess."),
+  width: about(digits(1, hintSideMax), "Of the hint, whose image is cut and scaled to it."),
+  height: digits(1, hintSideMax),
 });
 
 export const cancelSchema = v.strictObject({

@@ -7,7 +7,7 @@ import type { ItemKind } from "./setting.ts";
 export { controlCountMax };
 
 /** How a hint is made of an image. */
-const controlPreprocessors = ["none", "canny", "grey", "blur", "tile"] as const;
+export const controlPreprocessors = ["none", "canny", "grey", "blur", "tile"] as const;
 export type ControlPreprocess = (typeof controlPreprocessors)[number];
 
 /** Types of hints of union models by the names of their kinds; the index is the model's. */

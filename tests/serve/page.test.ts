@@ -277,6 +277,7 @@ describe.skipIf(chromium === null)("the page", () => {
     const file = { name: "hint.png", mimeType: "image/png", buffer: hint };
     await page.setInputFiles('input[aria-label="Hint"]', file);
     await page.selectOption("#field-control_preprocess", "canny");
+    await page.getByAltText("Made by canny").waitFor();
     await ask({ steps: "4" });
     await reaches(/^Done/);
     await page.getByLabel("ControlNet", { exact: true }).selectOption("");

@@ -31,7 +31,7 @@ const zero = () => 0;
 const app = createApp({
   config: {
     ...{ host: "127.0.0.1", allowHosts: ["basedxl.test"], allowOrigins: ["https://a.test"] },
-    ...{ apiKeys: [{ name: "one", key: "secret" }], maxBody: 1 },
+    ...{ apiKeys: [{ name: "one", key: "secret" }], maxBody: 1, maxPixels: 1 },
   },
   service: jobs,
   upscaling: null,

@@ -1,11 +1,14 @@
 /**
  * A ControlNet and its hint, where the server has some.
  */
-import { signal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { call } from "../server/api.ts";
 import { capabilities } from "../server/capabilities.ts";
 import type { JobRequest, ListedSetting } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
-import { given } from "./form.ts";
+import { attempt } from "../ui/messages.tsx";
+import { given, settingValue } from "./form.ts";
 import { ChoiceItem, firstOf, NetworkChoice, NumberItem } from "./list-items.tsx";
 import { base64Of, type Picture, PictureInput, put } from "./picture.tsx";
 
@@ -55,6 +58,7 @@ export function ControlFields() {
 
 // --- internal ---
 
+const previewSideMax = 512;
 const preprocessors = ["none", "canny", "grey", "blur", "tile"];
 const types = ["openpose", "depth", "sketch", "line", "normal", "segment", "tile", "repaint"];
 
@@ -62,12 +66,44 @@ function HintField() {
   if (hint.value === null) {
     return <PictureInput label="Hint" onFiles={([file]) => put(hint, file ?? null)} />;
   }
+  const how = firstOf("control_preprocess");
   return (
     <>
-      <img class="hint-picture" src={hint.value.address} alt="What steers" />
-      <button type="button" onClick={() => put(hint, null)}>
+      <div class="pair">
+        <img class="hint-picture" src={hint.value.address} alt="What steers" />
+        {typeof how === "string" && how !== "none" && <MadeHint file={hint.value.file} how={how} />}
+      </div>
+      <button type="button" class="own-width" onClick={() => put(hint, null)}>
         <Icon name="close" /> Another hint
       </button>
     </>
   );
+}
+
+/** The hint that is made of the image, as the server makes it, smaller. */
+function MadeHint({ file, how }: { file: Blob; how: string }) {
+  const made = useSignal<string | null>(null);
+  const [width, height] = smaller(Number(settingValue("width")), Number(settingValue("height")));
+  useEffect(() => {
+    const end = new AbortController();
+    const query = new URLSearchParams({ preprocess: how, width, height });
+    const show = async () => {
+      const request = { method: "POST", body: file, signal: end.signal } as const;
+      made.value = URL.createObjectURL(await (await call(`/hints?${query}`, request)).blob());
+    };
+    void attempt(show);
+    return () => {
+      end.abort();
+      if (made.value !== null) URL.revokeObjectURL(made.value);
+      made.value = null;
+    };
+  }, [file, how, width, height]);
+  return made.value && <img class="hint-picture" src={made.value} alt={`Made by ${how}`} />;
+}
+
+/** At most as large as a preview is to be, as texts. */
+function smaller(width: number, height: number): [string, string] {
+  const scale = Math.min(1, previewSideMax / Math.max(width, height));
+  const side = (pixels: number) => String(Math.max(1, Math.round(pixels * scale)));
+  return [side(width), side(height)];
 }
