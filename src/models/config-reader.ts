@@ -89,11 +89,13 @@ export class ConfigReader {
     if (value === undefined) return fallback;
     if (value === null) {
       if (fallback === null || fallback === undefined) return fallback;
-      return this.fail(`${key} is null, which is not supported`);
+      return this.fail(`${word(key)} is null, which is not supported`);
     }
     const result = v.safeParse(schema, value);
     if (result.success) return result.output;
-    return this.fail(`${key} is ${show(value)}, but ${escaped(result.issues[0].message, 200)}`);
+    const why = escaped(result.issues[0].message, 200);
+    // Names of added tokens are keys, too.
+    return this.fail(`${word(key)} is ${show(value)}, but ${why}`);
   }
 
   keys(): string[] {
@@ -107,7 +109,7 @@ export class ConfigReader {
   /** The value of `key`, which the file must have. */
   required<Schema extends v.GenericSchema>(key: string, schema: Schema): v.InferOutput<Schema> {
     const value = this.optional(key, schema, undefined);
-    return value === undefined ? this.fail(`${key} is missing`) : value;
+    return value === undefined ? this.fail(`${word(key)} is missing`) : value;
   }
 
   /** Refuses the file unless `key` is absent or one of `supported`. */

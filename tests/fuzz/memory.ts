@@ -4,22 +4,26 @@
  */
 import { heapStats } from "bun:jsc";
 
-/** Between two measurements; the first one comes when caches are full. */
-const casesBetween = 25_000;
+/** Before the first measurement, when caches are full; each next one comes after twice as many. */
+const casesFirst = 25_000;
 /** A handle or a listener that each case leaves is more after some 100,000. */
 const growthBytesMax = 32 << 20;
+/** What cases leave to end by itself, such as a connection's last wait, has ended then. */
+const settleMs = 1_500;
 
 export class MemoryWatch {
   private count = 0;
+  private next = casesFirst;
   private first: number | null = null;
 
-  constructor(private readonly heapBytes: () => number = collectedHeapBytes) {}
+  constructor(private readonly heapBytes: () => Promise<number> = settledHeapBytes) {}
 
   /** What is wrong; null where nothing is. */
-  afterCase(): string | null {
+  async afterCase(): Promise<string | null> {
     this.count += 1;
-    if (this.count % casesBetween !== 0) return null;
-    const bytes = this.heapBytes();
+    if (this.count < this.next) return null;
+    this.next *= 2;
+    const bytes = await this.heapBytes();
     this.first ??= bytes;
     if (bytes - this.first <= growthBytesMax) return null;
     this.first = bytes;
@@ -29,7 +33,8 @@ export class MemoryWatch {
 
 // --- internal ---
 
-function collectedHeapBytes(): number {
+async function settledHeapBytes(): Promise<number> {
+  await Bun.sleep(settleMs);
   Bun.gc(true);
   return heapStats().heapSize;
 }

@@ -16,6 +16,8 @@ const silentCpuMsMax = 60_000;
 /** One that does not compute, too: machines that run tests are busy. */
 const silentMsMax = 20 * 60_000;
 const memoryBytesMax = 2 ** 31;
+/** Images have up to 128 million pixels, of which 24 bytes are held while alpha is read. */
+const memoryBytesMaxOf: Readonly<Record<string, number>> = { pixels: 2 ** 32 };
 /** The same crash again and again is known after so many. */
 const crashCountMax = 100;
 
@@ -62,6 +64,7 @@ async function runProcess(
     stdout: "pipe",
     stderr: "inherit",
   });
+  const memoryMax = memoryBytesMaxOf[name] ?? memoryBytesMax;
   let reason: string | null = null;
   let [heardMs, heardCpuMs] = [performance.now(), 0];
   let isStopped = false;
@@ -74,7 +77,7 @@ async function runProcess(
     const isSilent =
       performance.now() - heardMs > silentMsMax || cpuMsOf(child.pid) - heardCpuMs > silentCpuMsMax;
     if (isSilent) stop("it hangs");
-    else if (memoryOf(child.pid) > memoryBytesMax) stop("it takes more than 2 GiB");
+    else if (memoryOf(child.pid) > memoryMax) stop(`it takes more than ${memoryMax / 2 ** 20} MiB`);
     else if (!hasTime()) stop(null);
   }, 500);
   let isDone = false;

@@ -35,7 +35,7 @@ const { database } = kept as unknown as { database: Database };
 export const storeTarget = target(
   "jobs",
   (random) => {
-    if (random.once(20)) return { bytes: mutateBytes(random, seed) };
+    if (random.once(60)) return { bytes: mutateBytes(random, seed) };
     const column = random.pick(columns);
     const keys = ["request", "inputs", "dialectData", "format"];
     return { column, text: mutateJson(random, texts[column], keys) };

@@ -36,7 +36,7 @@ export const pixelTarget = target(
   "pixels",
   (random) => {
     // AVIF, the last one, takes ten times as long.
-    const seed = random.once(40) ? seeds.at(-1)! : random.pick(seeds.slice(0, -1));
+    const seed = random.once(200) ? seeds.at(-1)! : random.pick(seeds.slice(0, -1));
     const changed = mutateBytes(random, seed);
     const bytes = random.once(4) ? changed : withRightSums(changed);
     return { reading: random.pick(readings), bytes };

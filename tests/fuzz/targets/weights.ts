@@ -120,8 +120,8 @@ const predictions = ["v", "v_prediction", "epsilon", "eps", "", "__proto__"];
 export const singleFileTarget = target(
   "single-files",
   (random) => {
-    const isWhole = random.once(2000);
-    const part = random.pick(random.once(4) ? parts : parts.slice(0, 2));
+    const isWhole = random.once(5000);
+    const part = random.pick(random.once(10) ? parts : parts.slice(0, 2));
     const shapes = mutateShapes(random, isWhole ? whole : part, { names: marks });
     return { isWhole, shapes, prediction: random.pick(predictions) };
   },
