@@ -20,8 +20,10 @@
 //!   pipeline/preview.zig     estimates of the image for previews
 //!   pipeline/gather.zig      all-gather of model outputs
 //!   pipeline/decode.zig      latents to pixels
-//!   pipeline/vae_tiling.zig  decoding in overlapping tiles
+//!   pipeline/tiles.zig       overlapping tiles of a latent, and their blending
+//!   pipeline/vae_tiling.zig  decoding in tiles
 //!   pipeline/encode.zig      pixels to latents
+//!   pipeline/tiled_encode.zig  likewise in tiles
 //!   pipeline/upscale.zig     an image enlarged by a network, in tiles
 //!   pipeline/components.zig  single components
 //!   pipeline/nchw.zig        conversion from and to NCHW
@@ -122,5 +124,6 @@ test {
     _ = @import("pipeline/balance.zig");
     _ = @import("pipeline/emphasis.zig");
     _ = @import("pipeline/nchw.zig");
+    _ = @import("pipeline/tiles.zig");
     _ = upscaling;
 }

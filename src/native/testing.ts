@@ -163,14 +163,19 @@ export class ModelParts {
     return new Float32Array(this.handle.read("decoded"));
   }
 
-  /** Encodes an image of -1 to 1 to the mean of its latent, times the scaling factor. */
+  /**
+   * Encodes an image of -1 to 1 to the mean of its latent, times the scaling factor; in blended
+   * tiles where `vaeTileLatent` (rows and columns of the latent) is not 0.
+   */
   async encode(
     image: Float32Array,
     latentRows: number,
     latentWidth: number,
+    vaeTileLatent = 0,
   ): Promise<Float32Array> {
     const sample = bytesOf(image);
-    const job = { kind: "encode" as const, latentRows, latentWidth, sample };
+    const size = { latentRows, latentWidth, vaeTileLatent };
+    const job = { kind: "encode" as const, ...size, sample };
     await this.handle.run(job, [image], {});
     return new Float32Array(this.handle.read("latents"));
   }

@@ -13,6 +13,7 @@ const Kept = @import("kept.zig").Kept;
 const nchw = @import("nchw.zig");
 const Noise = @import("noise.zig").Noise;
 const ranks = @import("rank.zig");
+const tiled_encode = @import("tiled_encode.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
@@ -194,6 +195,8 @@ fn encodeShared(rank: *Rank, step: u32, is_masked: bool) Error![]const f32 {
     const exchange = rank.encoder_exchange;
     const patch = exchange.patches[exchange.index];
     const pixels = try pixelsOf(rank, patch, is_masked);
+    // Tiles are one rank's.
+    if (tiled_encode.needsTiles(rank)) return tiled_encode.encode(rank, pixels, step);
     const image = try rank.b.uploadFloats(encode.pixelsOf(rank, patch.row_count), pixels);
     defer rank.b.free(image);
     exchange.enterStep(step, .all);

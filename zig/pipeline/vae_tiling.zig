@@ -7,13 +7,13 @@ const std = @import("std");
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const decoding = @import("decode.zig");
+const tile_files = @import("tiles.zig");
+const Blender = tile_files.Blender;
+const Cut = tile_files.Cut;
+const Tiles = tile_files.Tiles;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
-
-/// Tile sizes are multiples of this, in rows and columns of the latent. Tiles overlap by a quarter;
-/// with other sizes diffusers' tiles leave gaps.
-const tile_unit = 4;
 
 /// Decodes the images of the job one by one to `rgb` and, where requested, `decoded`. `latent` is
 /// (images, rows, width, channels) in the sampler's scale.
@@ -60,83 +60,53 @@ const Target = struct {
     decoded: []f32 = &.{},
 };
 
-/// A rectangle of the latent or of the image.
-const Cut = struct {
-    row: u32,
-    column: u32,
-    rows: u32,
-    width: u32,
-
-    fn times(cut: Cut, factor: u32) Cut {
-        return .{
-            .row = cut.row * factor,
-            .column = cut.column * factor,
-            .rows = cut.rows * factor,
-            .width = cut.width * factor,
-        };
-    }
-};
-
-/// Host buffers of one tile and of the edges that later tiles blend with, in NHWC. Sizes are in
-/// pixels, except `tile` and `step`.
+/// Host buffers of one tile, in NHWC. Sizes are in pixels, except those of `tiles`.
 const Tiler = struct {
     rank: *Rank,
     /// Shape of one image's latent.
     shape: Shape,
-    /// Size of a tile and distance between tiles, in rows and columns of the latent.
-    tile: u32,
-    step: u32,
+    tiles: Tiles,
     factor: u32,
     channels: u32,
+    /// Distance between tiles.
     stride: u32,
-    overlap: u32,
+    blender: Blender,
     latent: []f32,
     cut: []f32,
     decoded: []f32,
     part: []f32,
     bytes: []u8,
-    /// The last `overlap` rows of each tile of the row above, blended, each `tile` wide.
-    above: []f32,
-    /// The last `overlap` columns of the tile to the left, blended.
-    left: []f32,
 
     fn init(rank: *Rank, latent: Shape, tile_asked: u32) Error!Tiler {
         // Also runs while planning, so this is refused before weights load.
-        if (rank.layout.rank_count != 1 or tile_asked % tile_unit != 0) {
+        if (rank.layout.rank_count != 1 or tile_asked % tile_files.tile_unit != 0) {
             return rank.diagnostics.fail(error.NotDealable, "{d} ranks cannot decode in tiles " ++
                 "of {d}: one rank can, in multiples of {d}.", .{
-                rank.layout.rank_count, tile_asked, tile_unit,
+                rank.layout.rank_count, tile_asked, tile_files.tile_unit,
             });
         }
         const factor = rank.model.config.vae.factor();
         const channels = rank.model.config.vae.out_channels;
         var shape = latent;
         shape.batch = 1;
-        // diffusers decodes a latent that fits in one tile as a whole.
-        const is_whole = shape.rows <= tile_asked and shape.width <= tile_asked;
-        const tile = if (is_whole) @max(shape.rows, shape.width) else tile_asked;
-        const step = if (is_whole) tile else tile - tile / tile_unit;
-        const overlap = (tile - step) * factor;
-        const columns: usize = std.math.divCeil(u32, shape.width, step) catch unreachable;
+        const tiles: Tiles = .init(shape, tile_asked);
+        const tile, const step = .{ tiles.tile, tiles.step };
         const side: usize = tile * factor;
         const part: usize = step * factor;
         const arena = rank.arena;
         return .{
             .rank = rank,
             .shape = shape,
-            .tile = tile,
-            .step = step,
+            .tiles = tiles,
             .factor = factor,
             .channels = channels,
             .stride = step * factor,
-            .overlap = overlap,
+            .blender = try .init(arena, shape, tiles, factor, channels),
             .latent = try arena.alloc(f32, shape.elementCount()),
             .cut = try arena.alloc(f32, @as(usize, tile) * tile * shape.channels),
             .decoded = try arena.alloc(f32, side * side * channels),
             .part = try arena.alloc(f32, part * part * channels),
             .bytes = try arena.alloc(u8, part * part * channels),
-            .above = try arena.alloc(f32, columns * overlap * side * channels),
-            .left = try arena.alloc(f32, side * overlap * channels),
         };
     }
 
@@ -144,21 +114,12 @@ const Tiler = struct {
     fn decode(tiler: *Tiler, latent: Tensor, target: Target) Error!void {
         // The latent is small: cut on the host, so that the device needs no operation for columns.
         try tiler.rank.b.downloadFloats(latent, tiler.latent);
-        var row: u32 = 0;
-        while (row < tiler.shape.rows) : (row += tiler.step) {
-            var column: u32 = 0;
-            while (column < tiler.shape.width) : (column += tiler.step) {
-                const cut: Cut = .{
-                    .row = row,
-                    .column = column,
-                    .rows = @min(tiler.tile, tiler.shape.rows - row),
-                    .width = @min(tiler.tile, tiler.shape.width - column),
-                };
-                try tiler.decodeTile(cut);
-                const place = cut.times(tiler.factor);
-                if (!tiler.rank.isPlanning()) tiler.blend(place);
-                try tiler.emit(place, target);
-            }
+        var tiles = tiler.tiles.iterate(tiler.shape);
+        while (tiles.next()) |cut| {
+            try tiler.decodeTile(cut);
+            const place = cut.times(tiler.factor);
+            if (!tiler.rank.isPlanning()) tiler.blender.blend(tiler.decoded, place);
+            try tiler.emit(place, target);
         }
     }
 
@@ -184,48 +145,6 @@ const Tiler = struct {
         defer b.free(decoded);
         const out = tiler.decoded[0..decoded.shape.elementCount()];
         try b.downloadFloats(decoded, out);
-    }
-
-    /// Blends `decoded` with the tile above it, then with the tile to its left, and keeps its own
-    /// edges for the tiles below and to the right. Where a last tile is narrower than the overlap,
-    /// the other tile too ends at the image's edge.
-    fn blend(tiler: *Tiler, place: Cut) void {
-        const channels = tiler.channels;
-        const overlap = tiler.overlap;
-        const line = place.width * channels;
-        const edge_line = overlap * channels;
-        const decoded = tiler.decoded[0 .. place.rows * line];
-        const above_line = tiler.tile * tiler.factor * channels;
-        const above = tiler.above[place.column / tiler.stride * overlap * above_line ..];
-        if (place.row > 0) {
-            const count = @min(overlap, place.rows);
-            for (0..count) |y| {
-                const old = above[(overlap - count + y) * above_line ..][0..line];
-                mix(decoded[y * line ..][0..line], old, y, count);
-            }
-        }
-        if (place.column > 0) {
-            const count = @min(overlap, place.width);
-            for (0..place.rows) |y| {
-                const old = tiler.left[y * edge_line + (overlap - count) * channels ..];
-                for (0..count) |x| {
-                    const new = decoded[y * line + x * channels ..][0..channels];
-                    mix(new, old[x * channels ..][0..channels], x, count);
-                }
-            }
-        }
-        if (place.rows >= overlap) {
-            for (0..overlap) |y| {
-                const last = decoded[(place.rows - overlap + y) * line ..][0..line];
-                @memcpy(above[y * above_line ..][0..line], last);
-            }
-        }
-        if (place.width >= overlap) {
-            for (0..place.rows) |y| {
-                const last = decoded[(y + 1) * line - edge_line ..][0..edge_line];
-                @memcpy(tiler.left[y * edge_line ..][0..edge_line], last);
-            }
-        }
     }
 
     /// Writes the pixels that no later tile covers to the image.
@@ -266,11 +185,3 @@ const Tiler = struct {
         }
     }
 };
-
-/// Linear blend over `count` positions: only `old` at position 0, nearly only `new` at the last.
-fn mix(new: []f32, old: []const f32, position: usize, count: usize) void {
-    const share = @as(f64, @floatFromInt(position)) / @as(f64, @floatFromInt(count));
-    const of_new: f32 = @floatCast(share);
-    const of_old: f32 = @floatCast(1 - share);
-    for (new, old) |*value, other| value.* = other * of_old + value.* * of_new;
-}

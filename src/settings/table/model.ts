@@ -210,9 +210,9 @@ export const modelSettings = {
     default: false,
     group: "Model and device",
     help:
-      "Decode images above the VAE's own size in blended tiles of that size, as diffusers " +
-      `does: less memory, and not quite the same image: ${tilingError}. For one rank; more ` +
-      "share the decode anyway, exactly.",
+      "Decode images above the VAE's own size, and encode what they start from, in blended tiles " +
+      "of that size, as diffusers does: less memory, and not quite the same image: " +
+      `${tilingError}. For one rank; more share the work anyway, exactly.`,
     scope: "request",
     processes: "same",
     json: "vae_tiling",
