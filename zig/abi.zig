@@ -661,8 +661,7 @@ fn copyControls(arena: Allocator, bytes: Bytes) Allocator.Error![]const pipeline
         .control_type = use.control_type,
         .image = try arena.dupe(u8, use.image.slice()),
         .scale = use.scale,
-        .step_first = use.step_first,
-        .step_end = use.step_end,
+        .steps = .{ .first = use.step_first, .end = use.step_end },
     };
     return copies;
 }
@@ -679,8 +678,7 @@ fn copyIpAdapters(
         .encoder_index = use.encoder_index,
         .scales = try copyValues(f32, arena, use.scales),
         .patches = try copyValues(f32, arena, use.patches),
-        .step_first = use.step_first,
-        .step_end = use.step_end,
+        .steps = .{ .first = use.step_first, .end = use.step_end },
     };
     return copies;
 }

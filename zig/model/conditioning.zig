@@ -11,6 +11,7 @@ const Error = layers.Error;
 const TimestepEmbedding = @import("time_embedding.zig").TimestepEmbedding;
 const Transformer2D = @import("transformer.zig").Transformer2D;
 const UnetConfig = @import("config.zig").UnetConfig;
+const unet_blocks = @import("unet_blocks.zig");
 
 /// Inputs of every step that depend only on the prompt and the time ids.
 pub const Conditioning = struct {
@@ -79,8 +80,34 @@ pub const PromptInputs = struct {
     time_ids: Tensor,
 };
 
+/// What a UNet or a ControlNet reads of a prompt. `add_embedding` and `blocks` are that network's;
+/// `keys_values` has room for every cross-attention.
+pub fn ofBlocks(
+    ctx: Context,
+    config: *const UnetConfig,
+    add_embedding: TimestepEmbedding,
+    blocks: Blocks,
+    inputs: PromptInputs,
+    keys_values: []layers.Sequences,
+) Error!Conditioning {
+    const addition = try embedAddition(ctx, config, add_embedding, inputs);
+    const embeds = inputs.embeds;
+    for (blocks.downs) |block| try blockKeysValues(ctx, block.attentions, embeds, keys_values);
+    if (blocks.mid) |mid| try blockKeysValues(ctx, mid.attentions(), embeds, keys_values);
+    for (blocks.ups) |block| try blockKeysValues(ctx, block.attentions, embeds, keys_values);
+    return .{ .addition = addition, .keys_values = keys_values };
+}
+
+pub const Blocks = struct {
+    downs: []const unet_blocks.DownBlock,
+    mid: ?unet_blocks.MidBlock,
+    ups: []const unet_blocks.UpBlock = &.{},
+};
+
+// --- internal ---
+
 /// The embedding of pooled prompt and time ids.
-pub fn embedAddition(
+fn embedAddition(
     ctx: Context,
     config: *const UnetConfig,
     add_embedding: TimestepEmbedding,
@@ -107,7 +134,7 @@ pub fn embedAddition(
 }
 
 /// Keys and values of the cross-attentions of a block, each at its number in `keys_values`.
-pub fn blockKeysValues(
+fn blockKeysValues(
     ctx: Context,
     attentions: []const Transformer2D,
     embeds: layers.Sequences,

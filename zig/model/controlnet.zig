@@ -100,26 +100,17 @@ pub const ControlNet = struct {
         keys_values: []layers.Sequences,
     ) Error!Conditioning {
         assert(keys_values.len == net.context_slot_count);
-        const embeds = inputs.embeds;
-        const addition = try conditionings.embedAddition(
-            ctx,
-            &net.config.unet,
-            net.add_embedding,
-            inputs,
-        );
-        for (net.down_blocks) |block| {
-            try conditionings.blockKeysValues(ctx, block.attentions, embeds, keys_values);
-        }
-        if (net.mid_block) |mid| {
-            try conditionings.blockKeysValues(ctx, mid.attentions(), embeds, keys_values);
-        }
-        var result: Conditioning = .{ .addition = addition, .keys_values = keys_values };
+        const blocks: conditionings.Blocks = .{ .downs = net.down_blocks, .mid = net.mid_block };
+        const c = &net.config.unet;
+        const embedding = net.add_embedding;
+        var result = try conditionings.ofBlocks(ctx, c, embedding, blocks, inputs, keys_values);
         const types = net.type_embedding orelse return result;
         const batch = inputs.pooled.shape.batch;
         const embedded = try types.embedType(ctx, &net.config, control_type, batch);
-        result.addition = try ctx.b.add(addition, embedded);
+        const plain = result.addition;
+        result.addition = try ctx.b.add(plain, embedded);
         ctx.b.free(embedded);
-        ctx.b.free(addition);
+        ctx.b.free(plain);
         return result;
     }
 

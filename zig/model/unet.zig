@@ -97,19 +97,13 @@ pub const UNet = struct {
         keys_values: []layers.Sequences,
     ) Error!Conditioning {
         assert(keys_values.len == model.context_slot_count);
-        const embeds = inputs.embeds;
-        const addition =
-            try conditionings.embedAddition(ctx, &model.config, model.add_embedding, inputs);
-        for (model.down_blocks) |block| {
-            try conditionings.blockKeysValues(ctx, block.attentions, embeds, keys_values);
-        }
-        if (model.mid_block) |mid| {
-            try conditionings.blockKeysValues(ctx, mid.attentions(), embeds, keys_values);
-        }
-        for (model.up_blocks) |block| {
-            try conditionings.blockKeysValues(ctx, block.attentions, embeds, keys_values);
-        }
-        return .{ .addition = addition, .keys_values = keys_values };
+        const blocks: conditionings.Blocks = .{
+            .downs = model.down_blocks,
+            .mid = model.mid_block,
+            .ups = model.up_blocks,
+        };
+        const c = &model.config;
+        return conditionings.ofBlocks(ctx, c, model.add_embedding, blocks, inputs, keys_values);
     }
 
     /// Maps `sample` (batch, rows, width, in_channels) and `timestep` (batch, 1, 1, 1) to the model

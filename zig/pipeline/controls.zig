@@ -85,7 +85,7 @@ pub const Controls = struct {
             const net = own.net orelse continue;
             own.residuals = try net.allocResiduals(rank.arena, rank.b, sample);
             const exchange = rank.controlExchange(i, rank.branches);
-            try exchange.open(rank.arena, @max(step_first, own.use.step_first));
+            try exchange.open(rank.arena, @max(step_first, own.use.steps.first));
         }
     }
 
@@ -109,7 +109,7 @@ pub const Controls = struct {
     ) Error!void {
         defer rank.enterNetwork(null);
         for (controls.uses, 0..) |*own, i| {
-            if (own.net == null or !own.use.isActiveAt(step_index)) continue;
+            if (own.net == null or !own.use.steps.has(step_index)) continue;
             rank.enterNetwork(own.use.network_index);
             if (own.has_residuals and inputs.reuse.deep == .reuse) continue;
             own.has_residuals = true;
@@ -135,7 +135,7 @@ pub const Controls = struct {
         var feature_count: usize = 0;
         for (controls.uses, 0..) |*own, i| {
             const factor = own.use.scale;
-            if (!own.use.isActiveAt(step_index) or factor == 0) continue;
+            if (!own.use.steps.has(step_index) or factor == 0) continue;
             key.control_networks[i] = own.network_id;
             key.control_factors[i] = @bitCast(factor);
             if (own.residuals) |residuals| {

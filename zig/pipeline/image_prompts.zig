@@ -51,7 +51,7 @@ pub const Seen = struct {
     ) []const []const Tensor {
         var count: usize = 0;
         for (job.ip_adapters, images, 0..) |*use, of_use, i| {
-            if (!use.isActiveAt(step_index)) continue;
+            if (!use.steps.has(step_index)) continue;
             key.image_tokens[i] = of_use[0].shape.width;
             seen.list[count] = of_use;
             count += 1;

@@ -88,6 +88,19 @@ pub const DeepPlan = enum(u32) {
 /// What a step takes from an earlier one (`model/reuse.zig`).
 pub const StepReuse = extern struct { deep: DeepPlan = .full, cross: Part = .compute };
 
+/// Steps of a job, [first, end).
+pub const StepRange = struct {
+    first: u32,
+    end: u32,
+
+    /// Every step.
+    pub const all: StepRange = .{ .first = 0, .end = std.math.maxInt(u32) };
+
+    pub fn has(range: StepRange, step: u32) bool {
+        return step >= range.first and step < range.end;
+    }
+};
+
 /// A network beside the UNet that reads a hint image.
 pub const ControlUse = struct {
     /// Among the networks of the job.
@@ -96,15 +109,10 @@ pub const ControlUse = struct {
     image: []const u8,
     /// Factor of what it adds.
     scale: f32,
-    /// The steps that it takes part in, [first, end).
-    step_first: u32,
-    step_end: u32,
+    /// The steps that it takes part in.
+    steps: StepRange,
     /// Of a union model.
     control_type: u32,
-
-    pub fn isActiveAt(use: *const ControlUse, step: u32) bool {
-        return step >= use.step_first and step < use.step_end;
-    }
 };
 
 /// An IP-Adapter with the images that it sees.
@@ -116,13 +124,8 @@ pub const IpAdapterUse = struct {
     scales: []const f32,
     /// Of each image the patches of its normalised pixels; see `ClipVisionModel.patchShape`.
     patches: []const f32,
-    /// The steps that it takes part in, [first, end).
-    step_first: u32,
-    step_end: u32,
-
-    pub fn isActiveAt(use: *const IpAdapterUse, step: u32) bool {
-        return step >= use.step_first and step < use.step_end;
-    }
+    /// The steps that it takes part in.
+    steps: StepRange,
 };
 
 /// In pixels of the image: its size, and that of a tile.

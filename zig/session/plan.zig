@@ -444,16 +444,10 @@ fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
     if (job.steps.len > 1) try keepDifferentSteps(arena, job);
     // Every network is part of every step that is left.
     const controls = try arena.dupe(pipeline.ControlUse, job.controls);
-    for (controls) |*use| {
-        use.step_first = 0;
-        use.step_end = std.math.maxInt(u32);
-    }
+    for (controls) |*use| use.steps = .all;
     job.controls = controls;
     const ip_adapters = try arena.dupe(pipeline.IpAdapterUse, job.ip_adapters);
-    for (ip_adapters) |*use| {
-        use.step_first = 0;
-        use.step_end = std.math.maxInt(u32);
-    }
+    for (ip_adapters) |*use| use.steps = .all;
     job.ip_adapters = ip_adapters;
     if (job.kind != .image) return;
     if (job.steps.len == 0) {
