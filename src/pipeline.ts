@@ -37,8 +37,8 @@ import { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts
 import { planImages } from "./pipeline/refine.ts";
 import { type RefinedSessions, runRefinedJob } from "./pipeline/refined-job.ts";
 import type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
-import { openSession } from "./pipeline/session.ts";
-import { TwoSessions } from "./pipeline/two-sessions.ts";
+import { checkSession, openSession } from "./pipeline/session.ts";
+import { type Opening, TwoSessions } from "./pipeline/two-sessions.ts";
 
 import {
   type UpscaledImage,
@@ -117,6 +117,7 @@ export interface GenerateOptions {
 /** How sessions are opened; tests bring one that only takes notes. */
 export interface PipelineDependencies extends PrepareDependencies {
   openSession(options: OpenOptions): Promise<JobSession>;
+  checkSession(options: OpenOptions, besideBytes: number): Promise<number>;
 }
 
 export class Pipeline {
@@ -151,7 +152,7 @@ export class Pipeline {
   static async load(
     prepared: PreparedPipeline,
     { onProgress, signal }: LoadOptions = {},
-    { openSession }: Pick<PipelineDependencies, "openSession"> = defaultDependencies,
+    dependencies: Omit<PipelineDependencies, "probeDevice"> = defaultDependencies,
   ): Promise<Pipeline> {
     const warnings: string[] = [];
     const weightNotes: string[] = [];
@@ -162,15 +163,20 @@ export class Pipeline {
       onWarning: (warning: string) => add(warnings, warning),
       onWeightNote: (note: string) => add(weightNotes, note),
     };
-    const open = (model: Model, plan: PlannedRequest) => (hooks: LoadOptions) =>
-      openSession({ ...openOptionsOf({ ...prepared, model, plan }), ...notes, ...hooks });
+    const openingOf = (model: Model, plan: PlannedRequest): Opening => {
+      const options = { ...openOptionsOf({ ...prepared, model, plan }), ...notes };
+      return {
+        check: (bytes, { signal }) => dependencies.checkSession({ ...options, signal }, bytes),
+        open: (hooks) => dependencies.openSession({ ...options, ...hooks }),
+      };
+    };
     const { model, refiner, plan } = prepared;
-    const first = open(model, plan);
+    const first = openingOf(model, plan);
     if (refiner === null || plan.refined === null) {
-      const session = await first({ onProgress, signal });
+      const session = await first.open({ onProgress, signal });
       return new Pipeline(prepared, session, null, warnings, weightNotes);
     }
-    const both = new TwoSessions([first, open(refiner, plan.refined)], () =>
+    const both = new TwoSessions([first, openingOf(refiner, plan.refined)], () =>
       add(
         warnings,
         `${prepared.naming("refiner")}: the two models do not fit into memory together, so each \
@@ -309,7 +315,7 @@ is loaded when its turn comes.`,
 
 // --- internal ---
 
-const defaultDependencies: PipelineDependencies = { openSession, probeDevice };
+const defaultDependencies: PipelineDependencies = { openSession, checkSession, probeDevice };
 
 function isRefined(plan: PlannedRequest): plan is PlannedRequest & { refined: PlannedRequest } {
   return plan.refined !== null;

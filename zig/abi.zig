@@ -151,6 +151,7 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.plan_count = session.plans.plan_count.load(.monotonic);
     progress.unet_dry_run_count = session.unetDryRunCount();
     progress.scratch_bytes = session.scratch_bytes.load(.acquire);
+    progress.needed_bytes = session.needed_bytes.load(.acquire);
     progress.copy_bytes = session.copy_bytes.load(.acquire);
     progress.copied_bytes = session.copied_bytes.load(.acquire);
     progress.device_bytes = session.device_bytes.load(.acquire);
@@ -426,6 +427,8 @@ fn sessionOptionsOf(
         .files_arena = arena.*,
         .first = first,
         .tile_latent = options.model_tile_latent,
+        .checks_only = options.checks_only != 0,
+        .beside_bytes = options.beside_bytes,
     };
 }
 

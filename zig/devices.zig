@@ -308,6 +308,15 @@ pub const Devices = struct {
         };
     }
 
+    /// What `needs` are on the device with most of them.
+    pub fn bytesOf(devices: *const Devices, needs: Needs) u64 {
+        var scratch: u64 = 0;
+        for (needs.scratch) |bytes| {
+            scratch = if (devices.sharesMemory()) scratch + bytes else @max(scratch, bytes);
+        }
+        return needs.weight_bytes + scratch;
+    }
+
     /// Whether several ranks take their scratch from the same memory.
     pub fn sharesMemory(devices: *const Devices) bool {
         return devices.options.kind == .cpu or devices.options.share_gpu;

@@ -69,6 +69,10 @@ pub const Options = struct {
     first: First,
     /// Rows and columns of the latent in a tile of the VAE; 0 where tiles are not to be had.
     tile_latent: u32 = 0,
+    /// Loads nothing: the session is ready once `first` is known to fit.
+    checks_only: bool = false,
+    /// Memory that must be free beside it on each device, for another session.
+    beside_bytes: u64 = 0,
 };
 
 pub const Session = struct {
@@ -93,6 +97,8 @@ pub const Session = struct {
     job: ?Job = null,
     result: pipeline.Result,
     scratch_bytes: std.atomic.Value(u64) = .init(0),
+    /// Of `first`, in free memory on the device with most.
+    needed_bytes: std.atomic.Value(u64) = .init(0),
     /// Weights that loading must copy: all bytes, and those copied so far.
     copy_bytes: std.atomic.Value(u64) = .init(0),
     copied_bytes: std.atomic.Value(u64) = .init(0),
@@ -179,8 +185,7 @@ pub const Session = struct {
     pub fn submit(session: *Session, job: Job) bool {
         switch (session.currentState()) {
             .loading, .running, .lost, .closed => return false,
-            .ready, .done => {},
-            .failed => if (!session.loaded.load(.acquire)) return false,
+            .ready, .done, .failed => if (!session.loaded.load(.acquire)) return false,
         }
         if (session.job) |*old| old.deinit();
         session.job = job;
@@ -260,7 +265,7 @@ pub const Session = struct {
     fn coordinate(session: *Session) void {
         var seen = session.wake.load(.acquire);
         if (session.load()) {
-            session.loaded.store(true, .release);
+            session.loaded.store(!session.options.checks_only, .release);
             session.state.store(@intFromEnum(State.ready), .release);
         } else |err| session.fail(err, .failed);
         while (!session.closing.load(.acquire)) {
@@ -290,6 +295,7 @@ pub const Session = struct {
         const d = &session.diagnostics;
         try session.model.open(session.gpa, session.io, &o.config, o.files, stop, d);
         errdefer session.model.close();
+        errdefer session.networks.deinit();
         if (o.devices.compute_dtype == .int8) session.model.useInt8();
         session.copy_bytes.store(session.model.weightBytes().copied, .release);
         var first = (try o.first.job(.image, session.gpa)).?;
@@ -300,9 +306,14 @@ pub const Session = struct {
         const is_cpu = o.devices.kind == .cpu;
         const activation = if (is_cpu) null else o.devices.activation_dtype;
         if (is_cpu) try session.checkFirst(activation);
+        if (is_cpu and o.checks_only) return session.closeChecked();
         try session.devices.open(plan.layout.rank_count);
         errdefer session.devices.close();
         if (!is_cpu) try session.checkFirst(activation);
+        if (o.checks_only) {
+            session.devices.close();
+            return session.closeChecked();
+        }
         const loaded = session.devices.loadWeights(&session.model, stop, &session.copied_bytes);
         try session.model.checkUnchanged();
         try loaded;
@@ -312,6 +323,12 @@ pub const Session = struct {
         const progress = &session.adapt_progress;
         session.adapted =
             session.devices.adaptedWeights(&session.model, &session.cancelled, progress);
+    }
+
+    /// The end of a session that only checks.
+    fn closeChecked(session: *Session) void {
+        session.networks.deinit();
+        session.model.close();
     }
 
     /// Refuses what does not fit of what will be asked for first, each pass by itself: what the
@@ -325,7 +342,10 @@ pub const Session = struct {
             const plan = try session.plans.get(&planning, &job);
             const local = session.localRanks(plan);
             const scratch = plan.scratch_bytes[local.first..local.end];
-            const needs = try session.needsOf(scratch, activation, networks);
+            var needs = try session.needsOf(scratch, activation, networks);
+            const own = session.devices.bytesOf(needs);
+            _ = session.needed_bytes.fetchMax(own, .monotonic);
+            needs.beside_bytes = session.options.beside_bytes;
             try session.checkFits(&job, &planning, needs);
         }
     }
@@ -371,10 +391,11 @@ pub const Session = struct {
             .devices = &session.devices,
             .job = job,
             .tile_latent = session.options.tile_latent,
-            .weight_bytes = needs.weight_bytes,
+            .weight_bytes = needs.weight_bytes + needs.beside_bytes,
         };
         const advice = try advisor.sentence(arena.allocator());
-        return shortage.fail(&session.diagnostics, advice);
+        const what = if (job.kind == .upscale) "upscaler" else "image";
+        return shortage.fail(&session.diagnostics, what, advice);
     }
 
     fn runJob(session: *Session) Error!void {

@@ -6,9 +6,11 @@ import { existsSync, mkdirSync, realpathSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { defineCommand } from "citty";
 import { BasedXLError, badOption } from "../errors.ts";
+import { imageSizeOf } from "../image/encoder.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
 import { textsOfEnlarged } from "../metadata.ts";
-import { isFolder } from "../paths.ts";
+import { upscaleSideMax } from "../native/abi.ts";
+import { absolutePath, isFolder } from "../paths.ts";
 import { Pipeline, type UpscaledImage } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { defaultOf } from "../settings/setting.ts";
@@ -82,6 +84,7 @@ async function upscale(options: Options, output: Output, signal: AbortSignal): P
     threadCount: options.threadCount,
     // Small, so that it needs no memory and every rank has rows.
     first: { prompt: "", width: 256, height: 256, stepCount: 1, warmupSteps: 0 },
+    upscale: { upscaler, tileSize: tile, ...(await largestOf(images)) },
     onLine: log.info,
     signal,
   });
@@ -114,6 +117,14 @@ async function upscale(options: Options, output: Output, signal: AbortSignal): P
     scale: factor,
     timings: { total_ms: total },
   });
+}
+
+/** Rows and columns that hold each of the images; a wrong one is refused when its turn comes. */
+async function largestOf(images: readonly string[]) {
+  const sizes = await Promise.all(images.map((image) => imageSizeOf(absolutePath(image))));
+  const sideOf = (side: "width" | "height") =>
+    Math.min(upscaleSideMax, Math.max(1, ...sizes.map((size) => size?.[side] ?? 1)));
+  return { width: sideOf("width"), height: sideOf("height") };
 }
 
 async function write(

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 36;
+export const abiVersion = 37;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -506,12 +506,14 @@ export interface SessionOptions {
   upscaleRows: number | boolean;
   upscaleWidth: number | boolean;
   upscaleTile: number | boolean;
+  checksOnly: number | boolean;
+  besideBytes: bigint;
 }
 
-export const sizeOfSessionOptions = 1280;
+export const sizeOfSessionOptions = 1288;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1280, true);
+  v.setUint32(at + 0, 1288, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -560,6 +562,8 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 1264, Number(s.upscaleRows), true);
   v.setUint32(at + 1268, Number(s.upscaleWidth), true);
   v.setUint32(at + 1272, Number(s.upscaleTile), true);
+  v.setUint32(at + 1276, Number(s.checksOnly), true);
+  v.setBigUint64(at + 1280, s.besideBytes, true);
 }
 
 export interface Tokens {
@@ -1254,6 +1258,7 @@ export interface Progress {
   unetDryRunCount: number;
   previewStep: number;
   scratchBytes: bigint;
+  neededBytes: bigint;
   copyBytes: bigint;
   copiedBytes: bigint;
   deviceBytes: bigint;
@@ -1268,7 +1273,7 @@ export interface Progress {
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 144;
+export const sizeOfProgress = 152;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -1281,18 +1286,19 @@ export function readProgress(v: DataView, at: number): Progress {
     unetDryRunCount: v.getUint32(at + 28, true),
     previewStep: v.getUint32(at + 32, true),
     scratchBytes: v.getBigUint64(at + 40, true),
-    copyBytes: v.getBigUint64(at + 48, true),
-    copiedBytes: v.getBigUint64(at + 56, true),
-    deviceBytes: v.getBigUint64(at + 64, true),
-    adaptBytes: v.getBigUint64(at + 72, true),
-    adaptedBytes: v.getBigUint64(at + 80, true),
-    mergedBytes: v.getBigUint64(at + 88, true),
-    mergedWeightCount: v.getBigUint64(at + 96, true),
-    adaptNs: v.getBigUint64(at + 104, true),
-    textNs: v.getBigUint64(at + 112, true),
-    encodeNs: v.getBigUint64(at + 120, true),
-    denoiseNs: v.getBigUint64(at + 128, true),
-    decodeNs: v.getBigUint64(at + 136, true),
+    neededBytes: v.getBigUint64(at + 48, true),
+    copyBytes: v.getBigUint64(at + 56, true),
+    copiedBytes: v.getBigUint64(at + 64, true),
+    deviceBytes: v.getBigUint64(at + 72, true),
+    adaptBytes: v.getBigUint64(at + 80, true),
+    adaptedBytes: v.getBigUint64(at + 88, true),
+    mergedBytes: v.getBigUint64(at + 96, true),
+    mergedWeightCount: v.getBigUint64(at + 104, true),
+    adaptNs: v.getBigUint64(at + 112, true),
+    textNs: v.getBigUint64(at + 120, true),
+    encodeNs: v.getBigUint64(at + 128, true),
+    denoiseNs: v.getBigUint64(at + 136, true),
+    decodeNs: v.getBigUint64(at + 144, true),
   };
 }
 

@@ -85,6 +85,8 @@ export interface HandleOptions {
   second?: { latentRows: number; latentWidth: number; hasImage: boolean } | null;
   /** What enlarges that image, and the pixels of it and of a tile. Default: none. */
   upscale?: (UpscalerStruct & { width: number; height: number; tileSize: number }) | null;
+  /** Bytes on each device that must be free beside it, for another session. Default: none. */
+  besideBytes?: number;
   /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
   /** Type of the CPU's matrix products; int8 of GPUs' linear layers, too. Default f32. */
@@ -210,6 +212,21 @@ export class NativeHandle {
     }
   }
 
+  /**
+   * Loads nothing, and rejects as `open` does where what would be loaded, with the first job, does
+   * not fit into free memory; else the bytes that it needs there.
+   */
+  static async check(options: HandleOptions, hooks: Hooks): Promise<number> {
+    stopIfAborted(hooks.signal);
+    const handle = new NativeHandle(openPointer(options, { checksOnly: true }), false);
+    try {
+      const { neededBytes } = await handle.settled("loading", hooks);
+      return Number(neededBytes);
+    } finally {
+      await handle.close();
+    }
+  }
+
   /** Runs one job to its end. `keepAlive` holds the arrays that the request points to. */
   async run(fields: RequestFields, keepAlive: unknown[], hooks: Hooks): Promise<Progress> {
     const { bytes, view } = structBuffer(sizeOfRequest);
@@ -314,14 +331,19 @@ function progressOf(session: Pointer): Progress {
   return readProgress(view, 0);
 }
 
-function openPointer(options: HandleOptions): Pointer {
+function openPointer(options: HandleOptions, { checksOnly = false } = {}): Pointer {
   const out = new BigUint64Array(1);
-  withOptions(options, (struct) => check(library().bxl_session_open(struct, ptr(out))));
+  const use = (struct: Pointer) => check(library().bxl_session_open(struct, ptr(out)));
+  withOptions(options, use, { checksOnly });
   return Number(out[0]) as Pointer;
 }
 
 /** Calls `use` with the options as a struct of the library, which lives as long as the call. */
-export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
+export function withOptions<T>(
+  options: HandleOptions,
+  use: (struct: Pointer) => T,
+  { checksOnly = false } = {},
+): T {
   const { model, gpu, dtype = "f32", adapters: given = [], networks: beside, ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
   const { textEncoder, textEncoder2, unet, vae, taesd = noFiles } = model.weights;
@@ -330,8 +352,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   const libraryPath = new TextEncoder().encode(gpu?.library ? `${gpu.library}\0` : "");
   const uniqueId = gpu?.localRanks?.ncclUniqueId ?? new Uint8Array();
   const adapters = adapterBytes(given);
-  const gpuFirst = gpu?.gpuFirst ?? 0;
-  const localRanks = gpu?.localRanks ?? { first: 0, count: sizes.rankCount, gpuFirst };
+  const localRanks = gpu?.localRanks ?? allRanks(sizes.rankCount, gpu?.gpuFirst);
   const fields: SessionOptions = {
     ...sizes,
     device: gpu === null ? "cpu" : "cuda",
@@ -351,9 +372,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     hasImage: Number(sizes.hasImage ?? false),
     hasMask: Number(sizes.hasMask ?? false),
     skipsDecode: Number(sizes.skipsDecode ?? false),
-    secondLatentRows: sizes.second?.latentRows ?? 0,
-    secondLatentWidth: sizes.second?.latentWidth ?? 0,
-    secondHasImage: Number(sizes.second?.hasImage ?? false),
+    ...secondFields(sizes.second),
     splitBatch: Number(sizes.splitBatch),
     computeDtype: dtype,
     config: activationDtype === "f16" ? scaledVae(model.config) : model.config,
@@ -371,10 +390,9 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     networks: beside?.networks ?? bytesOf(null),
     controls: beside?.controls ?? bytesOf(null),
     ipAdapters: beside?.ipAdapters ?? bytesOf(null),
-    upscaler: bytesOf(sizes.upscale?.bytes ?? null),
-    upscaleRows: sizes.upscale?.height ?? 0,
-    upscaleWidth: sizes.upscale?.width ?? 0,
-    upscaleTile: sizes.upscale?.tileSize ?? 0,
+    ...upscaleFields(sizes.upscale),
+    checksOnly: Number(checksOnly),
+    besideBytes: BigInt(sizes.besideBytes ?? 0),
   };
   const keepAlive = [
     libraryPath,
@@ -390,6 +408,27 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   keepAlive.length = 0;
   adapters.keepAlive.length = 0;
   return result;
+}
+
+function allRanks(count: number, gpuFirst = 0) {
+  return { first: 0, count, gpuFirst };
+}
+
+function secondFields(second: HandleOptions["second"]) {
+  return {
+    secondLatentRows: second?.latentRows ?? 0,
+    secondLatentWidth: second?.latentWidth ?? 0,
+    secondHasImage: Number(second?.hasImage ?? false),
+  };
+}
+
+function upscaleFields(upscale: HandleOptions["upscale"]) {
+  return {
+    upscaler: bytesOf(upscale?.bytes ?? null),
+    upscaleRows: upscale?.height ?? 0,
+    upscaleWidth: upscale?.width ?? 0,
+    upscaleTile: upscale?.tileSize ?? 0,
+  };
 }
 
 const noFiles: NetworkFiles = { files: [], names: null };

@@ -9,6 +9,12 @@ export const tileSizeDefault = 256;
 
 const timesMax = 3;
 
+/** An image that a network enlarges, in tiles of so many pixels a side. */
+export interface FirstUpscale extends Size {
+  network: UpscalerNetwork;
+  tileSize: number;
+}
+
 /** The sizes in pixels of what the network enlarges, one after the other. */
 export function enlargements(from: Size, to: Size, { scale }: UpscalerNetwork): Size[] {
   const sizes: Size[] = [];

@@ -10,10 +10,9 @@ import { nativeModelOf } from "../models/native-model.ts";
 import type { Adapter } from "../native/adapters.ts";
 import type { GpuOptions, HandleOptions } from "../native/handle.ts";
 import { type NetworkUses, networkStructs, noUses, upscalerStruct } from "../networks/native.ts";
-import type { UpscalerNetwork } from "../networks/network.ts";
 import type { CpuDtype } from "../settings/names.ts";
 import { controlShapes } from "./controls.ts";
-import { enlargements, tileSizeDefault } from "./enlargements.ts";
+import { enlargements, type FirstUpscale, tileSizeDefault } from "./enlargements.ts";
 import { finalSize } from "./hires.ts";
 import { ipAdapterShapes } from "./ip-adapters.ts";
 import type { PreparedPipeline } from "./prepare.ts";
@@ -62,12 +61,6 @@ export interface OpenOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** An image that a network enlarges, in tiles of so many pixels a side. */
-interface FirstUpscale extends Size {
-  network: UpscalerNetwork;
-  tileSize: number;
-}
-
 type PreparedParts = Pick<
   PreparedPipeline,
   "model" | "rankCount" | "threadCount" | "devices" | "plan"
@@ -80,7 +73,7 @@ export function openOptionsOf({
   threadCount,
   devices: { gpu, dtype },
   plan,
-  upscale = upscaleOf(plan),
+  upscale,
 }: PreparedParts): OpenOptions {
   const { settings, input, controls, ipAdapters, batches } = plan;
   const { width, height, splitBatch, vaeTiling } = settings;
@@ -90,7 +83,7 @@ export function openOptionsOf({
     hasImage: input !== null,
     hasMask: input !== null && input.mask !== null,
     skipsDecode: !plan.wantImages,
-    upscale,
+    upscale: upscale ?? upscaleOf(plan),
     second: plan.hires?.denoises
       ? { ...finalSize(plan), hasImage: plan.hires.plan.input !== null }
       : null,

@@ -17,11 +17,13 @@ import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
+import { type FirstUpscale, tileSizeDefault } from "./enlargements.ts";
 import { checkTogether } from "./hires.ts";
 import { readImages } from "./read-images.ts";
 import { checkRefiner, planImages } from "./refine.ts";
 import type { GenerateRequest, PlannedRequest } from "./request.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
+import { upscalerOf } from "./upscale.ts";
 
 export interface PrepareOptions extends PredictionOptions {
   /**
@@ -67,6 +69,11 @@ export interface PrepareOptions extends PredictionOptions {
    * refused before weights load. Default: one image of the model's own size.
    */
   first?: GenerateRequest | ((model: Model) => GenerateRequest) | undefined;
+  /**
+   * An image that `upscale` will enlarge first, of so many pixels; refused before weights load where
+   * it does not fit in memory, too. `tileSize` is as in `UpscaleOptions`.
+   */
+  upscale?: { upscaler: string; width: number; height: number; tileSize?: number } | undefined;
   /** Processes that generate together, each with as many ranks as `devices` says. Default 1. */
   processCount?: number | undefined;
   /** How messages name a setting; default: as the request's property. */
@@ -110,6 +117,8 @@ export interface PreparedPipeline {
   /** The first request, as it was asked and as it was planned. */
   request: GenerateRequest;
   plan: PlannedRequest;
+  /** What will be enlarged first; null where that is the plan's. */
+  upscale: FirstUpscale | null;
   /** Finds the files of further requests. */
   files: RequestFiles;
   naming: Naming;
@@ -155,6 +164,7 @@ export async function preparePipeline(
     ...ranks,
     request,
     plan,
+    upscale: firstUpscale(options, files),
     files,
     naming,
   };
@@ -196,6 +206,12 @@ async function openRefiner(
   const refinerOptions = { ...options, model: refiner, config: undefined };
   const { model } = await modelOf(refinerOptions, false, naming("refiner"));
   return refinerOf(model, base, naming);
+}
+
+function firstUpscale({ upscale }: PrepareOptions, files: RequestFiles): FirstUpscale | null {
+  if (upscale === undefined) return null;
+  const { upscaler, tileSize = tileSizeDefault, ...size } = upscale;
+  return { ...size, tileSize, network: upscalerOf(upscaler, files) };
 }
 
 /** With the base model's VAE, whose latents it reads. */

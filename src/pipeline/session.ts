@@ -212,6 +212,15 @@ export async function openSession(options: OpenOptions): Promise<Session> {
   return new NativeSession(handle, model, options.rankCount);
 }
 
+/**
+ * Loads nothing, and rejects as `openSession` does where the model and its first request do not fit
+ * beside `besideBytes` of another session; else the bytes that they need.
+ */
+export async function checkSession(options: OpenOptions, besideBytes: number): Promise<number> {
+  const { signal } = options;
+  return await NativeHandle.check({ ...handleOptionsOf(options), besideBytes }, { signal });
+}
+
 export interface Session {
   /** Ranks of all processes. */
   readonly rankCount: number;

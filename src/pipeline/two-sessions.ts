@@ -13,7 +13,14 @@ import type {
   UpscaleResult,
 } from "./session.ts";
 
-type Open = (hooks: Pick<OpenOptions, "onProgress" | "signal">) => Promise<JobSession>;
+type OpenHooks = Pick<OpenOptions, "onProgress" | "signal">;
+
+/** One of the two models. */
+export interface Opening {
+  /** Bytes that it needs; rejects with "no-memory" where it does not fit beside so many more. */
+  check(besideBytes: number, hooks: OpenHooks): Promise<number>;
+  open(hooks: OpenHooks): Promise<JobSession>;
+}
 
 /** Models of which one at a time must fit into memory. */
 export class TwoSessions implements JobSession {
@@ -23,22 +30,24 @@ export class TwoSessions implements JobSession {
   private takesTurns = false;
 
   constructor(
-    private readonly opens: readonly [base: Open, refiner: Open],
+    private readonly models: readonly [base: Opening, refiner: Opening],
     private readonly onTurns: () => void,
   ) {
     this.base = this.sessionOf(0);
     this.refiner = this.sessionOf(1);
   }
 
-  /** Opens both, or as many as fit. */
-  async open(hooks: Pick<OpenOptions, "onProgress" | "signal">): Promise<void> {
-    await this.opening(0, hooks);
-    try {
-      await this.opening(1, hooks);
-    } catch (error) {
-      if (!isShort(error)) throw error;
+  /** Opens both, or as many as fit. What does not fit alone is refused before either loads. */
+  async open(hooks: OpenHooks): Promise<void> {
+    const [base, refiner] = this.models;
+    const baseBytes = await base.check(0, hooks);
+    if (await isTooMuch(refiner.check(baseBytes, hooks))) {
+      await refiner.check(0, hooks);
       this.takeTurns();
     }
+    await this.opening(0, hooks);
+    if (this.takesTurns) return;
+    if (await isTooMuch(this.opening(1, hooks))) this.takeTurns();
   }
 
   /** A job without a refiner. */
@@ -83,11 +92,11 @@ export class TwoSessions implements JobSession {
     return await run();
   }
 
-  private async opening(which: 0 | 1, hooks: Parameters<Open>[0]): Promise<JobSession> {
+  private async opening(which: 0 | 1, hooks: OpenHooks): Promise<JobSession> {
     const known = this.opened[which];
     if (known !== null) return known;
     if (this.takesTurns) await this.closing(other(which));
-    const session = await this.opens[which](hooks);
+    const session = await this.models[which].open(hooks);
     this.opened[which] = session;
     return session;
   }
@@ -105,6 +114,17 @@ export class TwoSessions implements JobSession {
 }
 
 // --- internal ---
+
+/** Whether memory is short for it. */
+async function isTooMuch(work: Promise<unknown>): Promise<boolean> {
+  try {
+    await work;
+    return false;
+  } catch (error) {
+    if (isShort(error)) return true;
+    throw error;
+  }
+}
 
 function isShort(error: unknown): boolean {
   return error instanceof BasedXLError && error.code === "no-memory" && !error.sessionLost;

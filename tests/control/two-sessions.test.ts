@@ -15,7 +15,11 @@ function machine({ room, sizes, work }: { room: number; sizes: [number, number];
     used += size;
   };
   const names = ["base", "refiner"] as const;
-  const opens = ([0, 1] as const).map((which) => async () => {
+  const checkOf = (which: 0 | 1) => async (besideBytes: number) => {
+    if (used + sizes[which] + besideBytes > room) throw new BasedXLError("no-memory", "too large");
+    return sizes[which];
+  };
+  const openOf = (which: 0 | 1) => async () => {
     take(sizes[which]);
     log.push(`open ${names[which]}`);
     return {
@@ -31,8 +35,9 @@ function machine({ room, sizes, work }: { room: number; sizes: [number, number];
         log.push(`close ${names[which]}`);
       },
     };
-  });
-  const both = new TwoSessions([opens[0]!, opens[1]!], () => void log.push("turns"));
+  };
+  const modelOf = (which: 0 | 1) => ({ check: checkOf(which), open: openOf(which) });
+  const both = new TwoSessions([modelOf(0), modelOf(1)], () => void log.push("turns"));
   return { both, log };
 }
 
@@ -60,7 +65,7 @@ const turn = "run base, close base, open refiner, run refiner";
 test("the refiner is opened after the base model where both do not fit", async () => {
   const log = await twice(machine({ room: 7, sizes: [4, 4], work: 2 }));
   const again = `close refiner, open base, ${turn}`;
-  expect(log).toBe(`open base, turns, ${turn}, ${again}, close refiner`);
+  expect(log).toBe(`turns, open base, ${turn}, ${again}, close refiner`);
 });
 
 test("the refiner is closed where the base model's job does not fit beside it", async () => {
@@ -74,5 +79,12 @@ test("what does not fit alone is refused", async () => {
   const { both } = machine({ room: 5, sizes: [4, 4], work: 2 });
   await both.open({});
   await expect(both.base.image(request)).rejects.toThrow("too large");
-  await expect(machine({ room: 3, sizes: [4, 4], work: 2 }).both.open({})).rejects.toThrow();
+  for (const sizes of [
+    [4, 2],
+    [2, 4],
+  ] as [number, number][]) {
+    const { both: tooLarge, log } = machine({ room: 3, sizes, work: 2 });
+    await expect(tooLarge.open({})).rejects.toThrow("too large");
+    expect(log).toEqual([]);
+  }
 });

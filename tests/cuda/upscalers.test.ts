@@ -10,6 +10,7 @@ import { openUpscaler } from "../../src/networks/upscaler.ts";
 import { openSession } from "../../src/pipeline/session.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { emulated } from "../support/emulator.ts";
+import { type OpenWork, runOpen } from "../support/open-run.ts";
 import { removeUpscalers, type UpscalerName, writeUpscaler } from "../support/upscaler-files.ts";
 
 // Emulated threads are slow, and the cores may be busy.
@@ -28,6 +29,27 @@ test.each([
   const expected = await decodedOf(name, image, null);
   const decoded = await decodedOf(name, image, emulated());
   expect(relativeL2(decoded, expected)).toBeLessThan(1e-2);
+});
+
+test("one that does not fit beside the model is refused before weights load", () => {
+  const image: OpenWork = {
+    ...{ width: 64, height: 64, imageCount: 1, vaeTiling: false, rankCount: 1 },
+  };
+  const upscaler = writeUpscaler("rrdbnet_x4");
+  const enlarging = (tileSize: number): OpenWork => ({
+    ...image,
+    upscale: { upscaler, width: 1024, height: 1024, tileSize },
+  });
+  // The libraries take 64 MiB of it.
+  const [alone, large] = runOpen([image, enlarging(1024)], 180);
+  expect(alone).toBeNull();
+  expect(large).toMatch(/^The upscaler needs .* GiB of free memory on GPU 0/);
+  const advised = Number(/What fits: tiles of (\d+) pixels\./.exec(large!)?.[1]);
+  expect(advised).toBeLessThan(1024);
+  expect(runOpen([enlarging(advised), enlarging(2 * advised)], 180)).toEqual([
+    null,
+    expect.stringContaining("The upscaler needs"),
+  ]);
 });
 
 async function decodedOf(

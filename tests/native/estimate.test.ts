@@ -5,6 +5,8 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { openOptionsOf } from "../../src/pipeline/open-options.ts";
+import { checkSession } from "../../src/pipeline/session.ts";
 import {
   type Estimate,
   estimate,
@@ -18,6 +20,7 @@ import { controlHint } from "../support/control-hint.ts";
 import { controlFolder, removeControls } from "../support/control-networks.ts";
 import { ipImage, removeIpAdapters, writeIpAdapters } from "../support/ip-adapter-files.ts";
 import { refinerFolder } from "../support/refiner-model.ts";
+import { refusal } from "../support/refusal.ts";
 import { removeUpscalers, writeUpscaler } from "../support/upscaler-files.ts";
 
 // Runs on cores that may be busy.
@@ -136,6 +139,24 @@ describe("a network that is not used costs nothing", () => {
     expect(during.bytes).toBeGreaterThan(before.bytes);
     expect(await run({})).toEqual(before);
   });
+});
+
+describe("the check before loading", () => {
+  test.each([
+    ["an image", {}],
+    ["a second pass", { ...upscaled, hiresUpscaler: "latent" }],
+    ["an upscaler", upscaled],
+  ] as [string, GenerateRequest][])(
+    "of %s is for the bytes of the estimate",
+    async (_, request) => {
+      const prepared = await prepare(request);
+      const options = openOptionsOf(prepared);
+      expect(await checkSession(options, 0)).toBe(estimate(prepared, rates).memoryBytes);
+      // Beside another session of a PB.
+      const refused = await refusal(() => checkSession(options, 2 ** 50), "no-memory");
+      expect(refused).toMatch(/^The image needs 10485\d\d\.\d\d GiB of free memory/);
+    },
+  );
 });
 
 test("time goes by steps, and without guidance by branches", async () => {

@@ -76,7 +76,7 @@ export function fakeOpener(error?: Error): PipelineDependencies & { log: Session
       },
     };
   };
-  return { log, openSession: open, probeDevice: () => machine };
+  return { log, openSession: open, checkSession: async () => 0, probeDevice: () => machine };
 }
 
 // --- internal ---

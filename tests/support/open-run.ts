@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { openUpscaler } from "../../src/networks/upscaler.ts";
 import { openSession } from "../../src/pipeline/session.ts";
 import { emulated } from "./emulator.ts";
 
@@ -14,6 +15,8 @@ export interface OpenWork {
   imageCount: number;
   vaeTiling: boolean;
   rankCount: number;
+  /** An image that is enlarged first, in tiles of so many pixels; the upscaler's path. */
+  upscale?: { upscaler: string; width: number; height: number; tileSize: number };
 }
 
 export function runOpen(works: OpenWork[], memoryMiB: number): (string | null)[] {
@@ -32,7 +35,9 @@ if (import.meta.main) {
   for (const work of JSON.parse(process.argv[2] ?? "[]") as OpenWork[]) {
     const rest = { model, threadCount: 0, gpu: emulated(), guidance: true, splitBatch: true };
     try {
-      const session = await openSession({ ...rest, ...work });
+      const { upscale: given, ...image } = work;
+      const upscale = given && { ...given, network: openUpscaler(given.upscaler) };
+      const session = await openSession({ ...rest, ...image, upscale });
       await session.close();
       messages.push(null);
     } catch (error) {

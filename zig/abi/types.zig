@@ -22,7 +22,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 36;
+pub const abi_version: u32 = 37;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -37,7 +37,7 @@ pub const ip_adapter_count_max = models.image_use_count_max;
 pub const ip_image_count_max = 16;
 /// Pixels of a side of an image that is enlarged, and of its tiles.
 pub const upscale_side_max = 16384;
-pub const upscale_tile_range = .{ 4 * pipeline.upscale_overlap, 4096 };
+pub const upscale_tile_range = .{ pipeline.upscale_tile_min, 4096 };
 /// Networks that a job names.
 pub const network_count_max = weights.block_count_max - 1;
 pub const adapter_target_count_max = adapters.target_count_max;
@@ -173,6 +173,10 @@ pub const SessionOptions = extern struct {
     upscale_rows: u32,
     upscale_width: u32,
     upscale_tile: u32,
+    /// Loads nothing: the session is ready once all of that is known to fit.
+    checks_only: u32,
+    /// Memory that must be free beside it on each device, for another session.
+    beside_bytes: u64,
 };
 
 /// Where files have a weight; see `weights/checkpoint.zig`.
@@ -494,6 +498,8 @@ pub const Progress = extern struct {
     /// Finished steps of what `bxl_session_read` returns as preview; 0 for none yet.
     preview_step: u32,
     scratch_bytes: u64,
+    /// What a session needed in free memory when it opened, on the device with most.
+    needed_bytes: u64,
     /// Bytes of weights that loading copies, and those copied so far.
     copy_bytes: u64,
     copied_bytes: u64,

@@ -12,6 +12,8 @@ pub const Needs = struct {
     scratch: []const usize,
     /// 0 once they are loaded.
     weight_bytes: u64,
+    /// Of what is loaded later and stays.
+    beside_bytes: u64 = 0,
 };
 
 pub const Shortage = struct {
@@ -29,7 +31,7 @@ pub const Shortage = struct {
     /// `ranks` are the open ones, with the arenas that they have already.
     pub fn onHost(io: Io, ranks: []const RankDevice, needs: Needs) ?Shortage {
         var one: Shortage = .{
-            .weights = needs.weight_bytes,
+            .weights = needs.weight_bytes + needs.beside_bytes,
             .scratch = 0,
             .ranks = @intCast(needs.scratch.len),
             .free = memory.available(io) orelse return null,
@@ -48,7 +50,7 @@ pub const Shortage = struct {
         for (gpus) |*gpu| {
             var one: Shortage = .{
                 .gpu = @intCast(gpu.device),
-                .weights = needs.weight_bytes,
+                .weights = needs.weight_bytes + needs.beside_bytes,
                 .scratch = 0,
                 .ranks = 0,
                 .free = try gpu.freeBytes(),
@@ -68,10 +70,11 @@ pub const Shortage = struct {
         return if (shortage.weights +| shortage.scratch > shortage.free) shortage else null;
     }
 
-    /// `advice` is a sentence with what would fit.
+    /// `what` needs it; `advice` is a sentence with what would fit.
     pub fn fail(
         shortage: *const Shortage,
         diagnostics: *Diagnostics,
+        what: []const u8,
         advice: []const u8,
     ) error{NotEnoughMemory} {
         var place: [32]u8 = undefined;
@@ -79,9 +82,10 @@ pub const Shortage = struct {
             std.fmt.bufPrint(&place, " on GPU {d}", .{index}) catch unreachable
         else
             "";
-        const sentence = "The image needs {d:.2} GiB of free memory{s} ({d:.2} GiB for weights, " ++
+        const sentence = "The {s} needs {d:.2} GiB of free memory{s} ({d:.2} GiB for weights, " ++
             "{d:.2} GiB of scratch for {d} {s}), and {d:.2} GiB are free. {s}";
         return diagnostics.fail(error.NotEnoughMemory, sentence, .{
+            what,
             gibibytes(shortage.weights +| shortage.scratch),
             where,
             gibibytes(shortage.weights),

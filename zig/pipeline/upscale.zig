@@ -18,7 +18,9 @@ const Upscaler = upscalers.Upscaler;
 const UpscalerConfig = upscalers.UpscalerConfig;
 
 /// Pixels of the image that a tile reads beyond those that are kept.
-pub const overlap = 32;
+const overlap = 32;
+/// Pixels of a side of a tile; of smaller ones the overlap is the most.
+pub const tile_min = 4 * overlap;
 
 /// Writes the rank's tiles of the job's image, enlarged by its network, to `rgb` and `decoded`.
 pub fn run(rank: *Rank) Error!void {

@@ -5,7 +5,8 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Devices = @import("../devices.zig").Devices;
-const Job = @import("../pipeline.zig").Job;
+const pipeline = @import("../pipeline.zig");
+const Job = pipeline.Job;
 const plans = @import("plan.zig");
 const Planner = plans.Planner;
 
@@ -24,8 +25,12 @@ pub const Advisor = struct {
     /// A sentence in `arena`: flags and sizes of which each alone makes the image fit.
     pub fn sentence(advisor: *const Advisor, arena: Allocator) Allocator.Error![]const u8 {
         var found: std.ArrayList([]const u8) = .empty;
-        try advisor.findFlags(arena, &found);
-        try advisor.findSize(arena, &found);
+        if (advisor.job.kind == .upscale) {
+            try advisor.findTiles(arena, &found);
+        } else {
+            try advisor.findFlags(arena, &found);
+            try advisor.findSize(arena, &found);
+        }
         if (found.items.len == 0) {
             return "No smaller image fits either: free memory, or take a device with more.";
         }
@@ -41,6 +46,23 @@ pub const Advisor = struct {
     }
 
     // --- internal ---
+
+    /// Smaller tiles of an upscaler.
+    fn findTiles(
+        advisor: *const Advisor,
+        arena: Allocator,
+        found: *std.ArrayList([]const u8),
+    ) Allocator.Error!void {
+        var smaller = advisor.job.*;
+        const size = &smaller.upscale;
+        // An image may be smaller than its tile.
+        size.tile = @min(size.tile, @max(size.rows, size.width));
+        while (size.tile / 2 >= pipeline.upscale_tile_min) {
+            size.tile /= 2;
+            if (!advisor.fits(&smaller, advisor.planner.rank_count)) continue;
+            return found.append(arena, try print(arena, "tiles of {d} pixels", .{size.tile}));
+        }
+    }
 
     /// The flags that keep the size.
     fn findFlags(
