@@ -9,10 +9,12 @@
  */
 import type { HubUse } from "./hub/cache.ts";
 import { findCached } from "./hub/cached.ts";
+import type { WantedFolder } from "./hub/choose.ts";
 import type { HubOptions, OpenedModel } from "./hub/open.ts";
 import type { HubReference } from "./hub/reference.ts";
 import { hubCacheFolder } from "./hub/settings.ts";
 
+export type { WantedFolder } from "./hub/choose.ts";
 export type { HubOptions, OpenedModel } from "./hub/open.ts";
 export type { DownloadProgress } from "./hub/progress.ts";
 export { type HubReference, hubReference, showReference } from "./hub/reference.ts";
@@ -39,6 +41,16 @@ export async function openHubFile(
   options: HubOptions = {},
 ): Promise<OpenedModel> {
   return await opened(reference, "file", options);
+}
+
+/** The folder of a component in the repository of `reference`; see `hub/open.ts`. */
+export async function openHubFolder(
+  reference: HubReference,
+  wanted: WantedFolder,
+  options: HubOptions = {},
+): Promise<string | null> {
+  const open = await import("./hub/open.ts");
+  return (await open.openHubFolder(reference, wanted, options))?.path ?? null;
 }
 
 /** Where `reference` is in the cache; null where it is not whole there. Makes no request. */

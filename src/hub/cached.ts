@@ -5,7 +5,13 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type HubUse, RepositoryCache } from "./cache.ts";
-import { configNames, modelFolders, weightCandidates, weightStem } from "./choose.ts";
+import {
+  configNames,
+  modelFolders,
+  type WantedFolder,
+  weightCandidates,
+  weightStem,
+} from "./choose.ts";
 import type { HubReference } from "./reference.ts";
 
 /** A whole snapshot, or the part of one that a use needs. */
@@ -34,6 +40,22 @@ export function findCached(
   // `pull` does not know what a file is for.
   const pulled = cache.recorded(commit, "model");
   return pulled !== null && isFile(pulled) ? { path: pulled, commit } : null;
+}
+
+/** The first whole folder that fits; null where there is none in the cache. */
+export function findCachedFolder(
+  { id, revision = "main" }: HubReference,
+  { folders, fits }: WantedFolder,
+  cacheFolder: string,
+): CachedModel | null {
+  const cache = new RepositoryCache(cacheFolder, id);
+  const commit = cache.commitOf(revision);
+  if (commit === null) return null;
+  const snapshot = cache.snapshot(commit);
+  const folder = folders.find((each) => {
+    return isWhole(snapshot, each) && fits(jsonOf(join(snapshot, each, "config.json")));
+  });
+  return folder === undefined ? null : { path: join(snapshot, folder), commit };
 }
 
 /**

@@ -15,9 +15,11 @@ export interface Choice {
   path: string;
 }
 
-interface ChoiceHelp {
+export interface ChoiceHelp {
   /** The names in `weight_map` of an index, which is fetched for it. */
   shardsOf(index: HubFile): Promise<string[]>;
+  /** A config as it is parsed, fetched likewise; null for what is no JSON. */
+  jsonOf(config: HubFile): Promise<unknown>;
   /** Whether the content is here already. */
   isHere(file: HubFile): boolean;
 }
@@ -46,6 +48,29 @@ export async function chooseFiles(
   return withConfig(onlyFile(reference, files), files);
 }
 
+/** A component in one of several folders. */
+export interface WantedFolder {
+  /** Paths in the repository, best first. */
+  folders: readonly string[];
+  /** Whether a parsed config.json is that of what is wanted. */
+  fits(config: unknown): boolean;
+}
+
+/** The files of the first folder that fits; null where there is none. */
+export async function chooseFolder(
+  reference: HubReference,
+  { folders, fits }: WantedFolder,
+  { files }: Listing,
+  help: ChoiceHelp,
+): Promise<Choice | null> {
+  for (const folder of folders) {
+    const config = files.get(`${folder}/config.json`);
+    if (config === undefined || !fits(await help.jsonOf(config))) continue;
+    return { files: await componentFiles(reference, folder, files, help), path: folder };
+  }
+  return null;
+}
+
 /** Weight files of a component, best first; the order in which a folder is opened is another. */
 export function weightCandidates(stem: string): string[] {
   return [
@@ -69,7 +94,7 @@ export const modelFolders = [
 
 /** The stem of a component's weights; null for folders without any. */
 export function weightStem(folder: string): string | null {
-  if (folder.startsWith("text_encoder")) return "model";
+  if (folder.startsWith("text_encoder") || folder.endsWith("image_encoder")) return "model";
   return ["unet", "vae", ""].includes(folder) ? "diffusion_pytorch_model" : null;
 }
 

@@ -8,8 +8,20 @@ import { BasedXLError, escaped, stopIfAborted } from "../errors.ts";
 import { formatBytes } from "../terminal/units.ts";
 import { fetchBlob } from "./blob.ts";
 import { cacheError, type HubUse, RepositoryCache } from "./cache.ts";
-import { type CachedModel, findCached, findOnlyFile, shardNames } from "./cached.ts";
-import { type Choice, chooseFiles } from "./choose.ts";
+import {
+  type CachedModel,
+  findCached,
+  findCachedFolder,
+  findOnlyFile,
+  shardNames,
+} from "./cached.ts";
+import {
+  type Choice,
+  type ChoiceHelp,
+  chooseFiles,
+  chooseFolder,
+  type WantedFolder,
+} from "./choose.ts";
 import type { HubClient } from "./http.ts";
 import { type HubFile, type Listing, listRepository } from "./listing.ts";
 import type { DownloadedFile, DownloadProgress } from "./progress.ts";
@@ -71,7 +83,30 @@ export async function openHub(
     say(`${error.message} Using ${shown} as it was last fetched.`);
     return keptOf(likely);
   }
-  return await new Download(client, reference, use, listing, options.onDownload).run();
+  const download = new Download(client, reference, listing, options.onDownload);
+  const choice = await chooseFiles(reference, use, listing, download.help);
+  const isLinked = ({ commit }: Listing) =>
+    findCached({ ...reference, revision: commit }, use, cacheFolder) !== null;
+  return await download.run(choice, { use, isLinked: isLinked(listing) });
+}
+
+/**
+ * The folder that is wanted of the repository of `reference`, by its config; null where there is
+ * none, and where it may not be fetched. Throws as `openHub`.
+ */
+export async function openHubFolder(
+  reference: HubReference,
+  wanted: WantedFolder,
+  { settings = hubSettings(), signal, onLine: say = () => {}, onDownload }: HubOptions = {},
+): Promise<CachedModel | null> {
+  const { cacheFolder, offline } = settings;
+  const found = findCachedFolder(reference, wanted, cacheFolder);
+  if (found !== null || offline) return found;
+  const client: HubClient = { settings, signal, say };
+  const listing = await listRepository(client, reference.id, reference.revision ?? "main");
+  const download = new Download(client, reference, listing, onDownload);
+  const choice = await chooseFolder(reference, wanted, listing, download.help);
+  return choice && (await download.run(choice, { use: null, isLinked: false }));
 }
 
 // --- internal ---
@@ -97,7 +132,6 @@ class Download {
   constructor(
     client: HubClient,
     private readonly reference: HubReference,
-    private readonly use: HubUse,
     private readonly listing: Listing,
     private readonly onDownload: ((progress: DownloadProgress) => void) | undefined,
   ) {
@@ -109,11 +143,21 @@ class Download {
     this.progress = { what: this.shown, files: [], bytes: 0, doneBytes: 0, fetchedBytes: 0 };
   }
 
-  async run(): Promise<OpenedModel> {
-    const { cache, listing, reference, use } = this;
-    const isHere = ({ etag, bytes }: HubFile) => cache.hasBlob(etag, bytes);
-    const shardsOf = (index: HubFile) => this.shardsOf(index);
-    const choice = await chooseFiles(reference, use, listing, { shardsOf, isHere });
+  /** For the choice of files. */
+  get help(): ChoiceHelp {
+    return {
+      isHere: (file) => this.isHere(file),
+      shardsOf: (index) => this.shardsOf(index),
+      jsonOf: (config) => this.jsonOf(config),
+    };
+  }
+
+  /** Fetches and links what was chosen; `use` null is not recorded. */
+  async run(
+    choice: Choice,
+    { use, isLinked }: { use: HubUse | null; isLinked: boolean },
+  ): Promise<OpenedModel> {
+    const { cache, listing, reference } = this;
     for (const { name, bytes } of choice.files) {
       if (bytes <= textBytesMax || name.endsWith(".safetensors")) continue;
       throw refusal(
@@ -132,13 +176,17 @@ class Download {
     };
     await this.fetchAll(choice);
     // A cache that cannot be written to may hold everything already.
-    const isLinked = findCached({ ...reference, revision: commit }, use, cache.cacheFolder);
-    if (isLinked === null) {
+    if (!isLinked) {
       cache.link(commit, choice.files);
-      if (reference.file === undefined) cache.record(commit, use, choice.path, names);
+      const isRecorded = use !== null && reference.file === undefined;
+      if (isRecorded) cache.record(commit, use, choice.path, names);
     }
     cache.writeRef(reference.revision ?? "main", commit);
     return { ...opened, fetchedBytes: this.progress.fetchedBytes };
+  }
+
+  private isHere({ etag, bytes }: HubFile): boolean {
+    return this.cache.hasBlob(etag, bytes);
   }
 
   private async fetchAll({ files }: Choice): Promise<void> {
@@ -198,22 +246,29 @@ class Download {
     });
   }
 
-  /** The index is a file of the model: it goes into the cache, and is read there. */
   private async shardsOf(index: HubFile): Promise<string[]> {
+    const names = shardNames(await this.jsonOf(index));
+    if (names.length > 0) return names;
+    const name = `${this.reference.id}: ${escaped(index.name, 200)}`;
+    throw refusal(`${name} names no shards beside it; choose another revision.`);
+  }
+
+  /** A file of the model: it goes into the cache, and is read there. */
+  private async jsonOf(file: HubFile): Promise<unknown> {
     const { cache, reference } = this;
-    const name = `${reference.id}: ${escaped(index.name, 200)}`;
-    if (index.bytes > textBytesMax) throw refusal(`${name} is too long for an index.`);
-    if (!cache.hasBlob(index.etag, index.bytes)) {
+    if (file.bytes > textBytesMax) {
+      throw refusal(`${reference.id}: ${escaped(file.name, 200)} is too long for a config.`);
+    }
+    if (!this.isHere(file)) {
       cache.prepare();
-      await this.fetchOne(index);
+      await this.fetchOne(file);
     }
     try {
-      const names = shardNames(JSON.parse(readFileSync(cache.blob(index.etag), "utf8")));
-      if (names.length > 0) return names;
+      return JSON.parse(readFileSync(cache.blob(file.etag), "utf8"));
     } catch {
-      // No JSON: as one that names nothing.
+      // No JSON: as one that says nothing.
+      return null;
     }
-    throw refusal(`${name} names no shards beside it; choose another revision.`);
   }
 
   private checkDisk(bytes: number): void {

@@ -1,7 +1,8 @@
 /**
- * VAEs, TAESDs, LoRAs and embeddings of the hub by their ids. What exists here by that name goes
- * first, as with models.
+ * VAEs, TAESDs, LoRAs, embeddings, ControlNets and IP-Adapters of the hub by their ids. What exists
+ * here by that name goes first, as with models.
  */
+import { basename } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
 import { hubEndpoint } from "../hub/settings.ts";
 import {
@@ -10,8 +11,10 @@ import {
   type HubReference,
   hubReference,
   openHubFile,
+  openHubFolder,
   openHubVae,
   showReference,
+  type WantedFolder,
 } from "../hub.ts";
 import type { ModelKind } from "../library/kinds.ts";
 import {
@@ -66,6 +69,23 @@ export async function fetchModelFiles(
     if (typeof file !== "string" || referenceOf(kind, file, folders) === null) continue;
     await openModelFile(kind, file, folders, hub);
   }
+}
+
+/**
+ * Fetches a folder of the repository that the file `value` is from, where that is on the hub; what
+ * is wanted follows from the file's path there and here.
+ */
+export async function fetchFolderBeside(
+  kind: Kind,
+  value: string,
+  folders: readonly string[],
+  wantedOf: (file: string, path: string) => WantedFolder,
+  hub: HubOptions,
+): Promise<void> {
+  const reference = referenceOf(kind, value, folders);
+  if (reference === null) return;
+  const path = findModelFile(kind, value, folders);
+  await openHubFolder(reference, wantedOf(reference.file ?? basename(path), path), hub);
 }
 
 /** The path of what `value` names, here or in the cache; else throws "bad-model". */

@@ -5,9 +5,15 @@
 import { readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import type { WantedFolder } from "../hub.ts";
 import { isFolder } from "../paths.ts";
-import { openClipVision } from "./clip-vision.ts";
-import type { ClipVisionNetwork, IpAdapterNetwork } from "./network.ts";
+import { openClipVision, parseClipVisionConfig } from "./clip-vision.ts";
+import type {
+  ClipVisionConfig,
+  ClipVisionNetwork,
+  IpAdapterConfig,
+  IpAdapterNetwork,
+} from "./network.ts";
 
 interface EncoderOptions {
   /** The absolute path of a folder or file; undefined for one beside the adapter. */
@@ -23,26 +29,40 @@ export async function encoderOf(
 ): Promise<ClipVisionNetwork> {
   if (named !== undefined) {
     const encoder = await openClipVision(named);
-    const width = widthFor(adapter, encoder);
+    const width = widthOf(adapter.config, encoder.config);
     if (width === adapter.config.embedSize) return encoder;
     throw misfit(adapter, `${escaped(named, 300)} gives ${width}`, flag);
   }
   const seen: string[] = [];
   for (const path of candidatesOf(adapter.path)) {
     const encoder = await openClipVision(path);
-    const width = widthFor(adapter, encoder);
+    const width = widthOf(adapter.config, encoder.config);
     if (width === adapter.config.embedSize) return encoder;
     seen.push(`${escaped(path, 300)} gives ${width}`);
   }
   throw misfit(adapter, seen.length > 0 ? seen.join(", ") : "there is none beside it", flag);
 }
 
+/** Where the hub keeps the encoder of an adapter at the path `file` in its repository. */
+export function wantedEncoder(adapter: IpAdapterNetwork, file: string): WantedFolder {
+  const { config } = adapter;
+  return {
+    folders: [...new Set(encoderFolders(file))],
+    fits: (json) => {
+      try {
+        return widthOf(config, parseClipVisionConfig("config.json", json)) === config.embedSize;
+      } catch {
+        return false;
+      }
+    },
+  };
+}
+
 // --- internal ---
 
 /** Channels that this kind of adapter reads of it. */
-function widthFor({ config }: IpAdapterNetwork, encoder: ClipVisionNetwork): number {
-  const { projectionSize, hiddenSize } = encoder.config;
-  return config.projection === "plain" ? projectionSize : hiddenSize;
+function widthOf({ projection }: IpAdapterConfig, encoder: ClipVisionConfig): number {
+  return projection === "plain" ? encoder.projectionSize : encoder.hiddenSize;
 }
 
 /** By what the adapter reads: its embedding, or its states. */
@@ -63,16 +83,20 @@ that encoder's folder by ${flag}.`,
   );
 }
 
-/** Hub: image_encoder in models or sdxl_models, beside it or above. ComfyUI: clip_vision. */
+/** Folders as the hub has them; ComfyUI: files in clip_vision. */
 function candidatesOf(adapterPath: string): string[] {
+  const files = filesIn(join(dirname(dirname(adapterPath)), "clip_vision"));
+  return [...encoderFolders(adapterPath).filter(isFolder), ...files];
+}
+
+/** image_encoder, also in models or sdxl_models, beside the adapter or above. */
+function encoderFolders(adapterPath: string): string[] {
   const own = dirname(adapterPath);
-  const folders = [own, dirname(own)].flatMap((folder) => [
+  return [own, dirname(own)].flatMap((folder) => [
     join(folder, "image_encoder"),
     join(folder, "sdxl_models/image_encoder"),
     join(folder, "models/image_encoder"),
   ]);
-  const files = filesIn(join(dirname(own), "clip_vision"));
-  return [...folders.filter((path) => isFolder(path)), ...files];
 }
 
 function filesIn(folder: string): string[] {

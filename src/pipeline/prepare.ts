@@ -7,7 +7,7 @@ import { badOption } from "../errors.ts";
 import type { DownloadProgress } from "../hub.ts";
 import { modelFolders } from "../library/resolve.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
-import { fetchModelFiles, openModelFile } from "../models/hub-files.ts";
+import { openModelFile } from "../models/hub-files.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
 import { openModel } from "../models/open.ts";
@@ -16,14 +16,15 @@ import { openTaesd, withTaesd } from "../models/taesd.ts";
 import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
+import { openUpscaler } from "../networks/upscaler.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 import { type FirstUpscale, tileSizeDefault } from "./enlargements.ts";
+import { fetchRequestFiles } from "./fetch-files.ts";
 import { checkTogether } from "./hires.ts";
 import { readImages } from "./read-images.ts";
 import { checkRefiner, planImages } from "./refine.ts";
 import type { GenerateRequest, PlannedRequest } from "./request.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
-import { upscalerOf } from "./upscale.ts";
 
 export interface PrepareOptions extends PredictionOptions {
   /**
@@ -70,8 +71,8 @@ export interface PrepareOptions extends PredictionOptions {
    */
   first?: GenerateRequest | ((model: Model) => GenerateRequest) | undefined;
   /**
-   * An image that `upscale` will enlarge first, of so many pixels; refused before weights load where
-   * it does not fit in memory, too. `tileSize` is as in `UpscaleOptions`.
+   * An image that `upscale` will enlarge first, of so many pixels; refused before weights load
+   * where it does not fit in memory, too. `tileSize` is as in `UpscaleOptions`.
    */
   upscale?: { upscaler: string; width: number; height: number; tileSize?: number } | undefined;
   /** Processes that generate together, each with as many ranks as `devices` says. Default 1. */
@@ -144,9 +145,7 @@ export async function preparePipeline(
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
   const folders = modelFolders(options.modelsDir);
-  await fetchModelFiles("lora", request.loras, folders, options);
-  await fetchModelFiles("embedding", request.embeddings, folders, options);
-  await fetchModelFiles("controlnet", request.controlnet, folders, options);
+  await fetchRequestFiles(request, model, folders, options);
   const files = requestFiles(options.modelsDir);
   const refiner = await openRefiner(options, model, naming);
   const read = await readImages(request, { model, files, naming });
@@ -211,7 +210,7 @@ async function openRefiner(
 function firstUpscale({ upscale }: PrepareOptions, files: RequestFiles): FirstUpscale | null {
   if (upscale === undefined) return null;
   const { upscaler, tileSize = tileSizeDefault, ...size } = upscale;
-  return { ...size, tileSize, network: upscalerOf(upscaler, files) };
+  return { ...size, tileSize, network: openUpscaler(files.find("upscaler", upscaler)) };
 }
 
 /** With the base model's VAE, whose latents it reads. */

@@ -18,8 +18,10 @@ export const ipAdapterSettings = {
     group: "Image prompts",
     hint: "MODEL",
     help:
-      "An IP-Adapter for SDXL (plain or plus; a .safetensors file, or a name in the folders of " +
-      "models): the image follows --ip-image as it follows the prompt. Up to " +
+      "An IP-Adapter for SDXL (plain or plus; a .safetensors file, a name in the folders of " +
+      "models, or an id of the hub, such as " +
+      "h94/IP-Adapter:sdxl_models/ip-adapter_sdxl.safetensors): the image follows --ip-image as " +
+      "it follows the prompt. Up to " +
       `${ipAdapterCountMax}, by giving the flag several times, each with an --ip-image. ` +
       "Default: none.",
     scope: "request",
@@ -101,7 +103,7 @@ export const ipAdapterSettings = {
     help:
       "The image encoder of an --ip-adapter, CLIP ViT-H/14 or ViT-bigG/14: a folder of " +
       "transformers, a .safetensors file, or a name in the folders of models. Default: the one " +
-      "beside the adapter that fits, in " +
+      "beside the adapter that fits, also on the hub, in " +
       "image_encoder, models/image_encoder, sdxl_models/image_encoder or ComfyUI's clip_vision.",
     scope: "request",
     processes: "same",

@@ -65,7 +65,10 @@ export const hubTarget = target(
       const found = await listRepository(client, "a/b", "main");
       const shardsOf = async () => shardNames(parsed(text));
       const reference = { id: "a/b", revision: undefined, file: undefined };
-      await chooseFiles(reference, "model", found, { shardsOf, isHere: () => false });
+      await chooseFiles(reference, "model", found, {
+        ...{ shardsOf, jsonOf: async () => null },
+        isHere: () => false,
+      });
     });
   },
 );
