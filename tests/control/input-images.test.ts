@@ -213,7 +213,12 @@ describe("one sentence for", () => {
     ["a blur", { image, mask, maskBlur: 999 }, /^--mask-blur must be a whole number/],
     ["a resize", { image, resize: "crop" as "fit" }, /^--resize must be cover, fit or stretch/],
     ["a padding", { image, mask, maskPadding: -1 }, /^--mask-padding must be/],
+    ["a negative blur", { image, mask, maskBlur: -1 }, /^--mask-blur must be a whole number/],
+    ["no file of a mask", { image, mask: join(folder, "none.png") }, /^--mask .* no such file\.$/],
+    ["half a mask", { image, mask: png.subarray(0, 60) }, /^--mask .*cannot be read as an image/],
     ["an odd width", { image, width: 40 }, /^--width must be a multiple of 32/],
+    ["an odd height", { image, height: 40 }, /^--height must be a multiple of 32/],
+    ["a large width", { image, width: 99968 }, /^--width must be a whole number from 1 to/],
   ])("%s", async (_, request, pattern) => {
     const sentence = await sentenceOf(planOf(request));
     expect(sentence).toMatch(pattern);
