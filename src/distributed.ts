@@ -90,20 +90,22 @@ export async function joinProcessGroup(
   prepared: PreparedPipeline,
   { signal, env, onSecret, onRefusal, ...facts }: JoinOptions,
 ): Promise<Joined> {
-  const { model, devices, plan, request } = prepared;
+  const { model, refiner, devices, plan, request } = prepared;
   const { gpu } = devices;
   const { seed: ownSeed, imageCount } = plan.settings;
   if (!gpu) throw new BasedXLError("no-device", refused("need GPUs, and none was found").message);
   const { index, localRankCount, localIndex } = group;
+  // One for each session: the model's, and a refiner's.
+  const ids = refiner === null ? [0] : [0, 1];
   const { peers, ncclUniqueId, seed } = await rendezvous({
     process: group,
-    settings: settingsOf(plan, { ...facts, model, gpu, rankCount: localRankCount }),
+    settings: settingsOf(plan, { ...facts, model, refiner, gpu, rankCount: localRankCount }),
     decide: () => ({
-      ncclUniqueId: Buffer.from(makeNcclUniqueId(gpu.library)).toString("base64"),
+      ncclUniqueId: Buffer.concat(ids.map(() => makeNcclUniqueId(gpu.library))).toString("base64"),
       seed: String(ownSeed),
     }),
     describe: (other) => describeProcess(group, other),
-    expected: { imageCount, idBytes: ncclUniqueIdBytes },
+    expected: { imageCount, idBytes: ids.length * ncclUniqueIdBytes },
     secret: env[secretVariable] || undefined,
     onSecret: (secret) => onSecret?.(secretSentence(group, secret)),
     onRefusal,
@@ -113,7 +115,8 @@ export async function joinProcessGroup(
     first: index * localRankCount,
     count: localRankCount,
     gpuFirst: localIndex * localRankCount,
-    ncclUniqueId: new Uint8Array(Buffer.from(ncclUniqueId, "base64")),
+    ncclUniqueId: uniqueIdOf(ncclUniqueId, 0),
+    refinerNcclUniqueId: refiner === null ? undefined : uniqueIdOf(ncclUniqueId, 1),
   };
   const agreed = { ...request, seeds: seedsFrom(BigInt(seed), imageCount) };
   return {
@@ -147,6 +150,12 @@ export async function runTogether<T>(
 }
 
 // --- internal ---
+
+/** The one of session `number` in the text that process 0 sends. */
+function uniqueIdOf(base64: string, number: number): Uint8Array {
+  const first = number * ncclUniqueIdBytes;
+  return new Uint8Array(Buffer.from(base64, "base64").subarray(first, first + ncclUniqueIdBytes));
+}
 
 /** It ends with what is to be copied. */
 function secretSentence({ port }: ProcessGroup, secret: string): string {

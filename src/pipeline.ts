@@ -163,26 +163,33 @@ export class Pipeline {
       onWarning: (warning: string) => add(warnings, warning),
       onWeightNote: (note: string) => add(weightNotes, note),
     };
-    const openingOf = (model: Model, plan: PlannedRequest): Opening => {
-      const options = { ...openOptionsOf({ ...prepared, model, plan }), ...notes };
+    const openingOf = (of: PreparedPipeline): Opening => {
+      const options = { ...openOptionsOf(of), ...notes };
       return {
-        check: (bytes, { signal }) => dependencies.checkSession({ ...options, signal }, bytes),
+        // NCCL's devices are opened by all processes, once.
+        check: async (bytes, { signal }) =>
+          options.gpu?.localRanks
+            ? 0
+            : await dependencies.checkSession({ ...options, signal }, bytes),
         open: (hooks) => dependencies.openSession({ ...options, ...hooks }),
       };
     };
-    const { model, refiner, plan } = prepared;
-    const first = openingOf(model, plan);
+    const { refiner, plan } = prepared;
+    const first = openingOf(prepared);
     if (refiner === null || plan.refined === null) {
       const session = await first.open({ onProgress, signal });
       return new Pipeline(prepared, session, null, warnings, weightNotes);
     }
-    const both = new TwoSessions([first, openingOf(refiner, plan.refined)], () =>
+    const second = openingOf(refinerOf(prepared, refiner, plan.refined));
+    const onTurns = () =>
       add(
         warnings,
         `${prepared.naming("refiner")}: the two models do not fit into memory together, so each \
 is loaded when its turn comes.`,
-      ),
-    );
+      );
+    // Processes cannot take turns: they would have to agree on each.
+    const isAlone = prepared.devices.gpu?.localRanks === undefined;
+    const both = new TwoSessions([first, second], isAlone ? onTurns : null);
     await both.open({ onProgress, signal });
     return new Pipeline(prepared, both, both, warnings, weightNotes);
   }
@@ -316,6 +323,20 @@ is loaded when its turn comes.`,
 // --- internal ---
 
 const defaultDependencies: PipelineDependencies = { openSession, checkSession, probeDevice };
+
+/** The refiner's part, as a pipeline of its own. */
+function refinerOf(
+  prepared: PreparedPipeline,
+  model: Model,
+  plan: PlannedRequest,
+): PreparedPipeline {
+  const { gpu } = prepared.devices;
+  const { localRanks } = gpu ?? {};
+  if (!gpu || !localRanks?.refinerNcclUniqueId) return { ...prepared, model, plan };
+  const own = { ...localRanks, ncclUniqueId: localRanks.refinerNcclUniqueId };
+  const devices = { ...prepared.devices, gpu: { ...gpu, localRanks: own } };
+  return { ...prepared, model, plan, devices };
+}
 
 function isRefined(plan: PlannedRequest): plan is PlannedRequest & { refined: PlannedRequest } {
   return plan.refined !== null;

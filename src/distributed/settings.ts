@@ -18,6 +18,8 @@ export type Settings = Record<string, string>;
 export interface ProcessFacts {
   version: string;
   model: Model;
+  /** Null or absent for none. */
+  refiner?: Model | null | undefined;
   /** Of this process. */
   rankCount: number;
   gpu: GpuOptions;
@@ -26,7 +28,7 @@ export interface ProcessFacts {
 }
 
 export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settings {
-  const { gpu, model, rankCount, seedIsRandom, version } = facts;
+  const { gpu, model, refiner, rankCount, seedIsRandom, version } = facts;
   // A setting that the table calls the same for all processes does not compile until it is here.
   const values: Record<KeysWhere<{ processes: "same" }>, unknown> = {
     ...request.settings,
@@ -54,6 +56,7 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
   return {
     "the version": version,
     "the model": fingerprint(model),
+    "the refiner": refiner ? fingerprint(refiner) : "none",
     ...Object.fromEntries(
       compared.map((key) => [
         `--${settings[key].flag}`,

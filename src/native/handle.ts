@@ -158,8 +158,10 @@ interface LocalRanks {
   count: number;
   /** The GPU of the first local rank, where the process sees more GPUs than it has ranks. */
   gpuFirst: number;
-  /** Made by `makeNcclUniqueId` in one process and sent to the others. */
+  /** Made by `makeNcclUniqueId` in one process and sent to the others; of one session alone. */
   ncclUniqueId: Uint8Array;
+  /** That of the refiner's session; absent without one. */
+  refinerNcclUniqueId?: Uint8Array | undefined;
 }
 
 export interface Hooks {

@@ -3,7 +3,6 @@
  * request. What can be refused early is refused here, within a second or two.
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
-import { badOption } from "../errors.ts";
 import type { DownloadProgress } from "../hub.ts";
 import { modelFolders } from "../library/resolve.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
@@ -197,11 +196,8 @@ async function openRefiner(
   base: Model,
   naming: Naming,
 ): Promise<Model | null> {
-  const { refiner, processCount = 1 } = options;
+  const { refiner } = options;
   if (refiner === undefined) return null;
-  if (processCount > 1) {
-    throw badOption(`${naming("refiner")} is for one process, not ${processCount}: leave it out.`);
-  }
   const refinerOptions = { ...options, model: refiner, config: undefined };
   const { model } = await modelOf(refinerOptions, false, naming("refiner"));
   return refinerOf(model, base, naming);

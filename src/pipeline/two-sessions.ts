@@ -31,7 +31,8 @@ export class TwoSessions implements JobSession {
 
   constructor(
     private readonly models: readonly [base: Opening, refiner: Opening],
-    private readonly onTurns: () => void,
+    /** Called where they take turns; null where both must fit. */
+    private readonly onTurns: (() => void) | null,
   ) {
     this.base = this.sessionOf(0);
     this.refiner = this.sessionOf(1);
@@ -41,13 +42,13 @@ export class TwoSessions implements JobSession {
   async open(hooks: OpenHooks): Promise<void> {
     const [base, refiner] = this.models;
     const baseBytes = await base.check(0, hooks);
-    if (await isTooMuch(refiner.check(baseBytes, hooks))) {
+    if (await this.isTooMuch(refiner.check(baseBytes, hooks))) {
       await refiner.check(0, hooks);
       this.takeTurns();
     }
     await this.opening(0, hooks);
     if (this.takesTurns) return;
-    if (await isTooMuch(this.opening(1, hooks))) this.takeTurns();
+    if (await this.isTooMuch(this.opening(1, hooks))) this.takeTurns();
   }
 
   /** A job without a refiner. */
@@ -85,7 +86,7 @@ export class TwoSessions implements JobSession {
       return await run();
     } catch (error) {
       // Without memory for it beside the other model, that one is closed.
-      if (!isShort(error) || this.opened[other(which)] === null) throw error;
+      if (!this.isShort(error) || this.opened[other(which)] === null) throw error;
       await this.closing(other(which));
       this.takeTurns();
     }
@@ -101,8 +102,24 @@ export class TwoSessions implements JobSession {
     return session;
   }
 
+  /** Whether memory is short for it beside the other, and turns help. */
+  private async isTooMuch(work: Promise<unknown>): Promise<boolean> {
+    try {
+      await work;
+      return false;
+    } catch (error) {
+      if (this.isShort(error)) return true;
+      throw error;
+    }
+  }
+
+  private isShort(error: unknown): boolean {
+    if (this.onTurns === null) return false;
+    return error instanceof BasedXLError && error.code === "no-memory" && !error.sessionLost;
+  }
+
   private takeTurns(): void {
-    if (!this.takesTurns) this.onTurns();
+    if (!this.takesTurns) this.onTurns?.();
     this.takesTurns = true;
   }
 
@@ -114,20 +131,5 @@ export class TwoSessions implements JobSession {
 }
 
 // --- internal ---
-
-/** Whether memory is short for it. */
-async function isTooMuch(work: Promise<unknown>): Promise<boolean> {
-  try {
-    await work;
-    return false;
-  } catch (error) {
-    if (isShort(error)) return true;
-    throw error;
-  }
-}
-
-function isShort(error: unknown): boolean {
-  return error instanceof BasedXLError && error.code === "no-memory" && !error.sessionLost;
-}
 
 const other = (which: 0 | 1) => (which === 0 ? 1 : 0);

@@ -6,8 +6,15 @@ import { BasedXLError } from "../../src/errors.ts";
 import type { ImageRequest, ImageResult } from "../../src/pipeline/session.ts";
 import { TwoSessions } from "../../src/pipeline/two-sessions.ts";
 
+interface Machine {
+  room: number;
+  sizes: [number, number];
+  work: number;
+  mayTakeTurns?: boolean;
+}
+
 /** Models of `sizes` with a job of `work` more, in a memory of `room`. */
-function machine({ room, sizes, work }: { room: number; sizes: [number, number]; work: number }) {
+function machine({ room, sizes, work, mayTakeTurns = true }: Machine) {
   const log: string[] = [];
   let used = 0;
   const take = (size: number) => {
@@ -37,7 +44,8 @@ function machine({ room, sizes, work }: { room: number; sizes: [number, number];
     };
   };
   const modelOf = (which: 0 | 1) => ({ check: checkOf(which), open: openOf(which) });
-  const both = new TwoSessions([modelOf(0), modelOf(1)], () => void log.push("turns"));
+  const onTurns = mayTakeTurns ? () => void log.push("turns") : null;
+  const both = new TwoSessions([modelOf(0), modelOf(1)], onTurns);
   return { both, log };
 }
 
@@ -87,4 +95,15 @@ test("what does not fit alone is refused", async () => {
     await expect(tooLarge.open({})).rejects.toThrow("too large");
     expect(log).toEqual([]);
   }
+});
+
+test("where they may not take turns, both must fit", async () => {
+  const given = { sizes: [4, 4] as [number, number], work: 2, mayTakeTurns: false };
+  const { both, log } = machine({ ...given, room: 7 });
+  await expect(both.open({})).rejects.toThrow("too large");
+  expect(log).toEqual([]);
+  const tight = machine({ ...given, room: 9 });
+  await tight.both.open({});
+  await expect(tight.both.base.image(request)).rejects.toThrow("too large");
+  expect(tight.log).toEqual(["open base", "open refiner"]);
 });

@@ -13,6 +13,7 @@ import { recallImage } from "../../src/metadata.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { draw, latentsOf } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
+import { refinerFolder } from "../support/refiner-model.ts";
 import { freePort } from "../support/rendezvous.ts";
 
 // Emulated threads are slow, and the cores may be busy.
@@ -166,6 +167,22 @@ test("two processes start from an image as one does", async () => {
   expect({ exitCode, text: String(stderr) }).toMatchObject({ exitCode: 0 });
   const [one, two] = [together!, alone!].map((path) => sharp(path).raw().toBuffer());
   expect((await one!).equals(await two!)).toBe(true);
+});
+
+test("two processes hand over to a refiner as one does", async () => {
+  const port = freePort();
+  const [together, alone] = ["refined-2.png", "refined-1.png"].map((name) => join(folder, name));
+  const refined = ["--refiner", refinerFolder(), "--denoising-end", "0.5", "--steps", "4"];
+  const more = [...refined, "--seed", "7", "--no-split-batch"];
+  const both = [0, 1].map((index) => start(index, port, [...more, "--out", together!]));
+  for (const { exitCode, text } of await Promise.all(both.map(ended)))
+    expect({ exitCode, text }).toMatchObject({ exitCode: 0 });
+  const command = [process.execPath, join(root, "src/main.ts"), "sample", ...flags, ...more];
+  const env = { ...process.env, TMPDIR: folder };
+  const one = Bun.spawnSync([...command, "--gpus", "2", "--out", alone!], { cwd: folder, env });
+  expect({ exitCode: one.exitCode, text: String(one.stderr) }).toMatchObject({ exitCode: 0 });
+  const [first, second] = [together!, alone!].map((path) => sharp(path).raw().toBuffer());
+  expect((await first!).equals(await second!)).toBe(true);
 });
 
 test("flags that differ end both before anything loads", async () => {

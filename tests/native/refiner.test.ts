@@ -174,7 +174,6 @@ describe("refused in a sentence", () => {
   test.each([
     [{ denoisingEnd: 0.999 }, {}, "none of 7 steps is left"],
     [{ stepCount: 2 }, {}, "strength 0.3 of 2 steps is none"],
-    [{}, { processCount: 2 }, "for one process"],
     [{}, { refiner: join(fixtures, "none") }, "none"],
   ] as [GenerateRequest, PipelineOptions, string][])(
     "%#: %s %s",
