@@ -1,21 +1,14 @@
 /**
- * Names and shapes in files of weights: LoRAs in every form, checkpoints in one file, and what is
- * used beside a model.
+ * What is used beside a model, by names and shapes of tensors, or by a folder's configuration.
  */
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { matchAdapter } from "../../../src/adapters/file.ts";
 import { goldenModel } from "../../../src/bench/support/golden-model.ts";
 import { writeSparseFile } from "../../../src/bench/support/single-file.ts";
-import { bundledEmbeddings, embeddingFile } from "../../../src/embeddings/file.ts";
+import { embeddingFile } from "../../../src/embeddings/file.ts";
 import { openModelFolder } from "../../../src/models/folder.ts";
 import { readSafetensorsHeader } from "../../../src/models/safetensors-header.ts";
-import { classifyHeader } from "../../../src/models/single-file/classify.ts";
-import { networksOf } from "../../../src/models/single-file/networks.ts";
-import { detectPrediction } from "../../../src/models/single-file/prediction.ts";
-import { unknownKeys } from "../../../src/models/single-file/weight-names.ts";
-import { openSingleFile } from "../../../src/models/single-file.ts";
 import { openTaesd } from "../../../src/models/taesd.ts";
 import { openVae } from "../../../src/models/vae-choice.ts";
 import { openClipVision } from "../../../src/networks/clip-vision.ts";
@@ -25,10 +18,9 @@ import { openIpAdapter } from "../../../src/networks/ip-adapter.ts";
 import { openT2iAdapterFile } from "../../../src/networks/t2i-adapter.ts";
 import { openUpscaler } from "../../../src/networks/upscaler.ts";
 import taesd from "../../fixtures/taesd.json";
-import { factorsFor, golden, headerOf } from "../../support/adapter-headers.ts";
+import { headerOf } from "../../support/adapter-headers.ts";
 import { type ControlKind, controlConfig, controlShapes } from "../../support/control-networks.ts";
 import { adapterShapes, encoderConfig, encoderShapes } from "../../support/ip-adapter-files.ts";
-import { checkpointTensors } from "../../support/original-headers.ts";
 import { upscalers } from "../../support/upscaler-files.ts";
 import { mutateJson } from "../mutate.ts";
 import type { Random } from "../random.ts";
@@ -37,110 +29,6 @@ import { target } from "../target.ts";
 
 const model = await openModelFolder(goldenModel);
 const folder = mkdtempSync(join(tmpdir(), "basedxl-fuzz-"));
-
-const attention = "down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q";
-const dotted = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q";
-const kohya = `lora_unet_${attention}`;
-const loras: Shapes[] = [
-  {
-    ...factorsFor([64, 64], `${kohya}.lora_up.weight`, `${kohya}.lora_down.weight`),
-    ...{ [`${kohya}.alpha`]: [], [`${kohya}.dora_scale`]: [64, 1] },
-    ...factorsFor(
-      [64, 64],
-      "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight",
-      "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
-    ),
-  },
-  {
-    ...factorsFor([64, 64], `unet.${dotted}.lora_B.weight`, `unet.${dotted}.lora_A.weight`),
-    [`unet.${dotted}.lora_magnitude_vector`]: [64],
-  },
-  factorsFor(
-    [64, 64],
-    `base_model.model.${dotted}.lora_B.weight`,
-    `base_model.model.${dotted}.lora_A.weight`,
-  ),
-  {
-    ...factorsFor(
-      [32, 4, 3, 3],
-      "lora_unet_conv_in.lora_up.weight",
-      "lora_unet_conv_in.lora_down.weight",
-    ),
-    "lora_unet_conv_in.lora_mid.weight": [2, 2, 3, 3],
-  },
-  {
-    ...{ [`${kohya}.hada_w1_a`]: [64, 2], [`${kohya}.hada_w1_b`]: [2, 64] },
-    ...{ [`${kohya}.hada_w2_a`]: [64, 2], [`${kohya}.hada_w2_b`]: [2, 64], [`${kohya}.alpha`]: [] },
-  },
-  { [`${kohya}.lokr_w1`]: [8, 8], [`${kohya}.lokr_w2_a`]: [8, 2], [`${kohya}.lokr_w2_b`]: [2, 8] },
-  { [`${kohya}.diff`]: [64, 64], [`${kohya}.diff_b`]: [64], "bundle_emb.word.clip_l": [1, 64] },
-];
-const loraNames = [
-  ...["t1", "t2", "lokr_w1_a", "w_norm", "b_norm", "set_weight", "lora_mid.weight", "on_input"],
-  ...["lora.up.weight", "lora_A.default.weight", "oft_blocks", "hada_t1", "diff", "processor.x"],
-].map((end) => `${kohya}.${end}`);
-const peft = { "unet.lora_alpha": 4, "unet.alpha_pattern": { to_q: 2 }, "unet.use_rslora": true };
-
-export const loraTarget = target(
-  "loras",
-  (random) => {
-    const shapes = mutateShapes(random, random.pick(loras), { names: loraNames });
-    const metadata = random.once(3)
-      ? { lora_adapter_metadata: mutateJson(random, peft, ["unet.r", "alpha_pattern"]) }
-      : undefined;
-    return { shapes, metadata };
-  },
-  ({ shapes, metadata }) => {
-    const header = headerOf(shapes, metadata);
-    for (const embedding of bundledEmbeddings(header)) embedding.read(model);
-    matchAdapter(header, golden);
-  },
-);
-
-/** The networks of a checkpoint, each by itself: they are told apart by their keys alone. */
-const checkpoint = checkpointTensors("base");
-const whole = Object.fromEntries(checkpoint.map(([name, shape]) => [name, shape]));
-const networks = ["conditioner.embedders.0.", "conditioner.embedders.1.", "first_stage_model."];
-const parts = networks.map((prefix) =>
-  Object.fromEntries(
-    checkpoint
-      .filter(([name]) => name.startsWith(prefix))
-      // Two layers tell as much as 32.
-      .filter(([name]) => !/\.(layers|resblocks)\.([2-9]|\d\d)\./.test(name))
-      .map(([name, shape]) => [name, shape]),
-  ),
-);
-const marks = [
-  ...["v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "model_ema.x", "betas"],
-  ...["conditioner.embedders.0.model.token_embedding.weight", "vae.decoder.conv_in.weight"],
-  ...["conditioner.embedders.1.model.text_projection.weight", "x.scale_weight", "input_blocks.99"],
-];
-const predictions = ["v", "v_prediction", "epsilon", "eps", "", "__proto__"];
-
-export const singleFileTarget = target(
-  "single-files",
-  (random) => {
-    const isWhole = random.once(5000);
-    const part = random.pick(random.once(10) ? parts : parts.slice(0, 2));
-    const shapes = mutateShapes(random, isWhole ? whole : part, { names: marks });
-    return { isWhole, shapes, prediction: random.pick(predictions) };
-  },
-  async ({ isWhole, shapes, prediction }) => {
-    const header = headerOf(shapes, { "modelspec.prediction_type": prediction });
-    classifyHeader(header);
-    detectPrediction(header);
-    const found = networksOf(header, null);
-    unknownKeys(
-      header,
-      Object.values(found).flatMap((network) => network?.names ?? []),
-    );
-    if (!isWhole) return;
-    const path = written("single.safetensors", shapes);
-    await openSingleFile(path);
-  },
-);
-
-// --- What is used beside a model ---
 
 interface Network {
   shapes: Shapes;
