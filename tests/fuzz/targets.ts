@@ -19,6 +19,7 @@ const loaders: Readonly<Record<string, () => Promise<Target>>> = {
   settings: async () => (await import("./targets/settings.ts")).settingTarget,
   http: async () => (await import("./targets/http.ts")).httpTarget,
   requests: async () => (await import("./targets/http.ts")).requestTarget,
+  sockets: async () => (await import("./targets/sockets.ts")).socketTarget,
   api: async () => (await import("./targets/api.ts")).apiTarget,
   queue: async () => (await import("./targets/queue.ts")).queueTarget,
   hub: async () => (await import("./targets/hub.ts")).hubTarget,
