@@ -1,6 +1,6 @@
 /**
- * The current folder cannot influence the program: neither its `.env` files nor relative entries of
- * search paths name programs, libraries or models.
+ * The current folder cannot influence the program: neither its `.env` and tsconfig.json nor
+ * relative entries of search paths name programs, libraries, modules or models.
  */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -24,9 +24,9 @@ function plantTool(name: string): void {
   chmodSync(path, 0o755);
 }
 
-async function run(args: string[], env: Record<string, string | undefined> = {}) {
+async function run(args: string[], env: Record<string, string | undefined> = {}, folder = root) {
   const child = Bun.spawn([process.execPath, main, ...args], {
-    cwd: root,
+    cwd: folder,
     env: { ...process.env, ...env },
     stdout: "pipe",
     stderr: "pipe",
@@ -52,6 +52,21 @@ test.each([".env", ".env.local", ".env.production", ".env.development"])(
     expect(result.exitCode).toBe(0);
     expect(existsSync(join(root, "RAN"))).toBe(false);
     rmSync(join(root, name));
+  },
+);
+
+test.each(["tsconfig.json", "../jsconfig.json"])(
+  "%s puts no file in the place of a package",
+  async (name) => {
+    const folder = mkdtempSync(join(root, "below-"));
+    const evil = join(folder, "evil.ts");
+    writeFileSync(evil, `await Bun.write(${JSON.stringify(join(root, "RAN"))}, "x");`);
+    const paths = Object.fromEntries(["citty", "consola", "valibot"].map((each) => [each, [evil]]));
+    writeFileSync(join(folder, name), JSON.stringify({ compilerOptions: { paths } }));
+    const args = ["sample", "--steps", "1", "--seed", "1", "--out", "a.png"];
+    expect(await run(args, {}, folder)).toMatchObject({ exitCode: 0 });
+    expect(existsSync(join(root, "RAN"))).toBe(false);
+    rmSync(join(folder, name));
   },
 );
 
