@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
+import { buildEmulator } from "../../src/setup/emulator.ts";
 import { sampled, seedName } from "../support/seed.ts";
 import { problemsOf } from "./fault.ts";
 import { gpuRows, pairRows, programRows, pull } from "./rows.ts";
@@ -19,6 +20,8 @@ import { libraryFaults, noToolsReason } from "./tools.ts";
 setDefaultTimeout(120_000);
 
 const isWhole = process.env.BASEDXL_FAULTS === "all";
+// Not in the first row that needs it, whose time is limited.
+if (isWhole) await buildEmulator(() => {});
 const noTools = await noToolsReason();
 if (noTools !== null) console.warn(`Not tested here: faults of calls: ${noTools}`);
 const folder = mkdtempSync(join(tmpdir(), "basedxl-faults-"));
