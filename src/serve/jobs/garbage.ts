@@ -5,12 +5,22 @@
 
 /** A collection takes about 10 ms, in which nothing is answered. */
 const everyMs = 5000;
-let last = 0;
+/** Where no other job ends meanwhile: an idle server does not keep the garbage of the last ones. */
+const idleMs = 1000;
 
-/** At most once in `everyMs`. */
+let last = 0;
+let timer: NodeJS.Timeout | undefined;
+
+/** At once, but at most once in `everyMs`; otherwise when `idleMs` have passed without a call. */
 export function collectGarbage(): void {
-  const now = performance.now();
-  if (now - last < everyMs) return;
-  last = now;
+  clearTimeout(timer);
+  if (performance.now() - last >= everyMs) collect();
+  else timer = setTimeout(collect, idleMs).unref();
+}
+
+// --- internal ---
+
+function collect(): void {
+  last = performance.now();
   Bun.gc(true);
 }
