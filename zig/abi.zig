@@ -25,7 +25,7 @@ const random = @import("random.zig");
 const sessions = @import("session.zig");
 const Session = sessions.Session;
 const cores = @import("system/cores.zig");
-const leaks = @import("system/leaks.zig");
+const heap = @import("system/heap.zig");
 const memory = @import("system/memory.zig");
 const adapters = @import("weights.zig").adapters;
 const faults = @import("transport/faults.zig");
@@ -45,7 +45,7 @@ const TestHooks = types.TestHooks;
 const Request = types.Request;
 const Progress = types.Progress;
 
-const gpa = leaks.allocator;
+const gpa = heap.allocator;
 /// For files and futexes only: it starts no threads and handles no signals of the host process.
 const io = std.Io.Threaded.global_single_threaded.io();
 
@@ -97,7 +97,6 @@ pub export fn bxl_session_open(
     checks.last_error.reset();
     if (checks.options(options)) |status| return status;
     out.* = openSession(options) catch |err| return statusOf(err);
-    leaks.began();
     return .ok;
 }
 
@@ -109,7 +108,7 @@ pub export fn bxl_session_close(session: *Session) callconv(.c) void {
 
 /// Ends the life of a closed session. It never blocks.
 pub export fn bxl_session_free(session: *Session) callconv(.c) void {
-    leaks.ended(!session.free());
+    session.free();
 }
 
 /// Starts a job; one at a time.
@@ -265,7 +264,6 @@ pub export fn bxl_verify_open(
         .seed = options.seed,
         .only = options.only.slice(),
     }) catch |err| return statusOf(err);
-    leaks.began();
     return .ok;
 }
 
@@ -286,7 +284,6 @@ pub export fn bxl_verify_read(
 /// Frees a run that has ended.
 pub export fn bxl_verify_free(verification: *Verification) callconv(.c) void {
     verification.close();
-    leaks.ended(false);
 }
 
 /// The ncclUniqueId of the ranks of several processes (`SessionOptions.nccl_unique_id`), made by

@@ -112,7 +112,7 @@ export const benches: Record<string, Bench> = {
     run: async (args) => (await import("./scaling.ts")).run(args),
   },
   serve: {
-    about: "the server from outside: added time, health, shares, cancelling, kills; --soak",
+    about: "the server from outside: added time, health, shares, cancelling, kills",
     needsClone: true,
     run: async (args) => (await import("./serve.ts")).run(args),
   },
@@ -125,6 +125,11 @@ export const benches: Record<string, Bench> = {
     about: "a checkpoint in one file against a folder: time to the first step, memory; full size",
     needsClone: true,
     run: async (args) => (await import("./single-file.ts")).run(args),
+  },
+  soak: {
+    about: "what a process holds after a thousand mixed images, by itself and as a server",
+    needsClone: true,
+    run: async (args) => (await import("./soak.ts")).run(args),
   },
   tiling: {
     about: "error of images decoded in tiles against whole decoding",

@@ -1,8 +1,8 @@
 /**
  * `bun run bench serve`: the server from outside, on CPU ranks with the bundled model: what it adds
  * to an image, how fast /health answers while it generates, shares of ranks, jobs computed
- * together, cancelling, and kills of the server and of workers. `--soak` runs 500 jobs in a row and
- * looks at the memory. The exit code is 1 where a limit is missed.
+ * together, cancelling, and kills of the server and of workers. The exit code is 1 where a limit is
+ * missed.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,9 +13,9 @@ import { medianMs, Pipeline } from "../pipeline.ts";
 import { renderHelp } from "../terminal/help.ts";
 import { namesOf, readFlags, sharedFlags, wholeOf } from "./flags.ts";
 import { renderTable } from "./report.ts";
+import { usageOf } from "./support/process-usage.ts";
 import { findRedis, RedisProcess } from "./support/redis-process.ts";
 import { killWhileGenerating, killWorkers, ServeProcess } from "./support/serve-process.ts";
-import { soak, writeSoakLoras } from "./support/serve-soak.ts";
 
 const partNames = ["added", "health", "share", "batch", "cancel", "kills", "workers"] as const;
 
@@ -26,19 +26,14 @@ const flags = {
     description: `Of ${partNames.join(", ")}. Default: all.`,
   },
   kills: { type: "string", valueHint: "N", description: "Kills, 1 to 100. Default: 20." },
-  soak: { type: "boolean", description: "500 jobs of mixed sizes, modes and LoRAs instead." },
   help: sharedFlags.help,
 } as const satisfies ArgsDef;
 
 const help = {
   usage: "basedxl bench serve [flags]",
   summary: "Measures the server from outside, on CPU ranks with the bundled model.",
-  examples: [
-    "basedxl bench serve",
-    "basedxl bench serve --parts share",
-    "basedxl bench serve --soak",
-  ],
-  groups: [["Flags", ["parts", "kills", "soak", "help"]]] as const,
+  examples: ["basedxl bench serve", "basedxl bench serve --parts share"],
+  groups: [["Flags", ["parts", "kills", "help"]]] as const,
   notes: [],
 };
 
@@ -66,11 +61,10 @@ export async function run(args: string[]): Promise<number> {
     kills: () => kills(killCount),
     workers: () => workerKills(killCount),
   };
-  const parts = given.soak
-    ? [soaked]
-    : (namesOf(given, "parts", partNames) ?? partNames).map((name) => measures[name]);
   const rows: Row[] = [];
-  for (const part of parts) rows.push(...(await part()));
+  for (const name of namesOf(given, "parts", partNames) ?? partNames) {
+    rows.push(...(await measures[name]()));
+  }
   const cells = rows.map(({ what, value, limit, holds }) => {
     return [what, value, limit, holds ? "yes" : "no"];
   });
@@ -83,8 +77,6 @@ export async function run(args: string[]): Promise<number> {
 const onCpu = ["--device", "cpu"];
 const addedMsMax = 10;
 const healthMsMax = 50;
-const growthMax = 1.02;
-const soakJobCount = 500;
 
 async function withFolder<T>(use: (folder: string) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-bench-serve-"));
@@ -210,7 +202,7 @@ async function cancel(): Promise<Row[]> {
     let memory = 0;
     for (let round = 0; round < 24; round++) {
       // What the first ones leave is the program's own, compiled and warm.
-      if (round === 16) memory = await server.memory();
+      if (round === 16) memory = usageOf(server.pid).residentBytes;
       const { id } = await server.submit({ num_inference_steps: 500, seed: round });
       for (;;) {
         const { progress } = await server.job(id);
@@ -221,7 +213,7 @@ async function cancel(): Promise<Row[]> {
       await server.fetch(`/api/v1/jobs/${id}`, { method: "DELETE" });
       times.push(await timed(() => server.ended(id)));
     }
-    const growth = (await server.memory()) / memory;
+    const growth = usageOf(server.pid).residentBytes / memory;
     return [
       limited("cancel, median, ms (limit: a step and 10)", medianMs(times), stepMs + 10),
       limited("memory after 24 cancelled jobs, of that after 16", growth, 1.05),
@@ -255,26 +247,6 @@ async function workerKills(killCount: number): Promise<Row[]> {
     for (const problem of problems) process.stderr.write(`${problem}\n`);
     const what = `jobs lost, images twice, broken or others in ${killCount} kills of workers`;
     return [limited(what, problems.length, 0)];
-  });
-}
-
-async function soaked(): Promise<Row[]> {
-  return await withFolder(async (models) => {
-    await writeSoakLoras(models);
-    const args = ["--gpus", "2", "--share", "2", "--models-dir", models];
-    const samples = await withServer(args, (server) => soak(server, soakJobCount));
-    // Garbage and what compilers need go up and down: the least of a hundred jobs is what is kept.
-    // In the first hundred, code is compiled and allocators get the pages that they keep.
-    const leastOf = (first: number) => Math.min(...samples.slice(first, first + 100));
-    const firsts = [10, 100, 200, 300, 400];
-    const last = leastOf(soakJobCount - 100);
-    return [
-      ...firsts.map((first) =>
-        shown(`least of a hundred from job ${first} on, MB`, leastOf(first) / 1e6),
-      ),
-      shown("least of the last hundred, of those from 10 on", last / leastOf(10)),
-      limited("least of the last hundred, of those from 100 on", last / leastOf(100), growthMax),
-    ];
   });
 }
 

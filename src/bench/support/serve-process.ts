@@ -63,10 +63,8 @@ export class ServeProcess implements AsyncDisposable {
     return await this.job(id);
   }
 
-  /** Resident memory in bytes. */
-  async memory(): Promise<number> {
-    const text = await (await this.fetch("/metrics")).text();
-    return Number(/^process_resident_memory_bytes (\S+)/m.exec(text)?.[1]);
+  get pid(): number {
+    return this.child.pid;
   }
 
   async kill(signal: NodeJS.Signals): Promise<void> {
