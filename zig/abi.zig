@@ -661,10 +661,21 @@ fn copyControls(arena: Allocator, bytes: Bytes) Allocator.Error![]const pipeline
     const copies = try arena.alloc(pipeline.ControlUse, all.len);
     for (copies, all) |*copy, use| copy.* = .{
         .network_index = use.network_index,
-        .control_type = use.control_type,
-        .image = try arena.dupe(u8, use.image.slice()),
+        .hints = try copyHints(arena, use.hints),
         .scale = use.scale,
         .steps = .{ .first = use.step_first, .end = use.step_end },
+    };
+    return copies;
+}
+
+fn copyHints(arena: Allocator, bytes: Bytes) Allocator.Error![]const pipeline.ControlHint {
+    const all: []align(1) const types.ControlHint =
+        std.mem.bytesAsSlice(types.ControlHint, bytes.slice());
+    const copies = try arena.alloc(pipeline.ControlHint, all.len);
+    for (copies, all) |*copy, hint| copy.* = .{
+        .control_type = hint.control_type,
+        .image = try arena.dupe(u8, hint.image.slice()),
+        .scale = hint.scale,
     };
     return copies;
 }

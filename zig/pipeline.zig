@@ -33,6 +33,7 @@ const jobs = @import("pipeline/job.zig");
 pub const Job = jobs.Job;
 pub const Kind = jobs.Kind;
 pub const IpAdapterUse = @import("pipeline/job.zig").IpAdapterUse;
+pub const ControlHint = jobs.ControlHint;
 pub const ControlUse = jobs.ControlUse;
 pub const Tokens = jobs.Tokens;
 pub const DeepPlan = jobs.DeepPlan;

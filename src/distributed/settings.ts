@@ -112,7 +112,8 @@ function samplesOf(networks: readonly Network[]): string | undefined {
 }
 
 function hashesOf({ controls }: PlannedRequest): string | undefined {
-  return controls.map(({ imageHash }) => imageHash).join(", ") || undefined;
+  const hints = controls.flatMap((control) => control.hints);
+  return hints.map(({ imageHash }) => imageHash).join(", ") || undefined;
 }
 
 /** Configs, vocabularies, and of the weights sizes and samples: all of them take minutes. */

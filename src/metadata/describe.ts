@@ -249,10 +249,9 @@ function infotextOf(
     ["Refiner", refiner && refinerField(refiner)],
     ["Refiner switch at", refiner && value("denoisingEnd")],
     ...hiresFields(plan, value),
-    ...plan.controls.map((control, i): [string, unknown] => [
-      `ControlNet ${i}`,
-      controlText(control),
-    ]),
+    ...plan.controls
+      .flatMap((control) => control.hints.map((hint) => controlText(control, hint)))
+      .map((text, i): [string, unknown] => [`ControlNet ${i}`, text]),
     ["Variation seed", value("variationSeed")],
     ["Variation seed strength", value("variationStrength") || undefined],
     ["ENSD", value("etaNoiseSeedDelta") || undefined],
@@ -278,7 +277,10 @@ function refinerField({ name, sha256, component }: NonNullable<Files["refiner"]>
 }
 
 /** As A1111's extension of ControlNets writes it (its names; hints are cut to the size). */
-function controlText({ preprocess, network, scale, start, end }: PlannedControl): string {
+function controlText(
+  { network, start, end }: PlannedControl,
+  { preprocess, scale }: PlannedControl["hints"][number],
+): string {
   return [
     `Module: ${preprocess}`,
     `Model: ${network.name.replace(/[,:]/g, "")}`,

@@ -965,10 +965,23 @@ export function writeControlNetConfig(v: DataView, at: number, s: ControlNetConf
   v.setUint32(at + 704, Number(s.typeLayerCount), true);
 }
 
+export interface ControlHint {
+  controlType: number | boolean;
+  scale: number;
+  image: Bytes;
+}
+
+export const sizeOfControlHint = 24;
+
+export function writeControlHint(v: DataView, at: number, s: ControlHint): void {
+  v.setUint32(at + 0, Number(s.controlType), true);
+  v.setFloat32(at + 4, s.scale, true);
+  writeBytes(v, at + 8, s.image);
+}
+
 export interface ControlUse {
   networkIndex: number | boolean;
-  controlType: number | boolean;
-  image: Bytes;
+  hints: Bytes;
   scale: number;
   stepFirst: number | boolean;
   stepEnd: number | boolean;
@@ -978,8 +991,7 @@ export const sizeOfControlUse = 40;
 
 export function writeControlUse(v: DataView, at: number, s: ControlUse): void {
   v.setUint32(at + 0, Number(s.networkIndex), true);
-  v.setUint32(at + 4, Number(s.controlType), true);
-  writeBytes(v, at + 8, s.image);
+  writeBytes(v, at + 8, s.hints);
   v.setFloat32(at + 24, s.scale, true);
   v.setUint32(at + 28, Number(s.stepFirst), true);
   v.setUint32(at + 32, Number(s.stepEnd), true);

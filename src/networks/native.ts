@@ -4,6 +4,7 @@
 import { unetConfigOf } from "../models/native-model.ts";
 import {
   sizeOfClipVisionConfig,
+  sizeOfControlHint,
   sizeOfControlNetConfig,
   sizeOfControlUse,
   sizeOfIpAdapterConfig,
@@ -12,6 +13,7 @@ import {
   sizeOfT2iAdapterConfig,
   sizeOfUpscalerConfig,
   writeClipVisionConfig,
+  writeControlHint,
   writeControlNetConfig,
   writeControlUse,
   writeIpAdapterConfig,
@@ -31,17 +33,24 @@ import type {
   UpscalerNetwork,
 } from "./network.ts";
 
-/** A use of a network with a hint image. */
-export interface ControlUse {
-  network: ControlNetwork;
+/** A hint image of a network. */
+export interface ControlHint {
   /** RGB of the image's size; empty where the shape alone matters. */
   image: Uint8Array;
+  /** Of a union model, else 0. */
+  controlType: number;
+  /** Among several of a union model. */
+  scale: number;
+}
+
+/** A use of a network with its hint image, or several of a union model. */
+export interface ControlUse {
+  network: ControlNetwork;
+  hints: readonly ControlHint[];
   scale: number;
   /** The steps that it takes part in, [first, end). */
   stepFirst: number;
   stepEnd: number;
-  /** Of a union model, else 0. */
-  controlType: number;
 }
 
 /** A use of an IP-Adapter with the images that it sees. */
@@ -79,9 +88,13 @@ export function networkStructs(uses: NetworkUses): NetworkStructs {
   const networks = networksOf(uses);
   const list = networkList(networks, keepAlive);
   const controls = structs(uses.controls, sizeOfControlUse, (view, at, control) => {
-    const { network, image, ...use } = control;
+    const { network, hints, ...use } = control;
     const networkIndex = networks.indexOf(network);
-    writeControlUse(view, at, { ...use, networkIndex, image: bytesOf(image) });
+    const own = structs(hints, sizeOfControlHint, (hintView, hintAt, { image, ...hint }) => {
+      writeControlHint(hintView, hintAt, { ...hint, image: bytesOf(image) });
+    });
+    keepAlive.push(own);
+    writeControlUse(view, at, { ...use, networkIndex, hints: bytesOf(own) });
   });
   const ipAdapters = structs(uses.ipAdapters, sizeOfIpAdapterUse, (view, at, use) => {
     const scales = new Float32Array(use.scales);

@@ -29,17 +29,23 @@ export interface ControlRequest
   controlImage?: readonly ImageSource[] | undefined;
 }
 
-/** A use of a network, read. */
-export interface ReadControl {
-  network: ControlNetwork;
+/** A hint, read. */
+interface ReadHint {
   image: RawImage;
   /** SHA-256 of its pixels. */
   imageHash: string;
   scale: number;
-  start: number;
-  end: number;
   controlType: number;
   preprocess: ControlPreprocess;
+}
+
+/** A use of a network, read. */
+export interface ReadControl {
+  network: ControlNetwork;
+  /** One, or several that a union model reads in one evaluation. */
+  hints: readonly ReadHint[];
+  start: number;
+  end: number;
 }
 
 /** A use with the steps that it takes part in. */
@@ -59,49 +65,26 @@ export async function readControls(
   naming: Naming,
 ): Promise<ReadControl[]> {
   const names = checkSetting("controlnet", request.controlnet ?? [], naming);
-  const count = names.length;
-  checkCounts(request, count, naming);
-  const images = eachOf(request.controlImage ?? [], count);
-  const of = <T>(values: readonly T[], fallback: T) => eachOf(values, count, fallback);
-  const scales = of(checkSetting("controlScale", request.controlScale ?? [], naming), 1);
-  const starts = of(checkSetting("controlStart", request.controlStart ?? [], naming), 0);
-  const ends = of(checkSetting("controlEnd", request.controlEnd ?? [], naming), 1);
-  const types = of<number | null>(
-    checkSetting("controlType", request.controlType ?? [], naming),
-    null,
-  );
-  const makers = of<ControlPreprocess>(
-    checkSetting("controlPreprocess", request.controlPreprocess ?? [], naming),
-    "none",
-  );
   const open = onceForEach((path: string) => openControl(path, model));
   const networks: ControlNetwork[] = [];
   for (const name of names) networks.push(await open(find(name)));
-  const options = { name: naming("controlImage"), channels: 3, background: "#000000" } as const;
-  const readHint = onceForEach((source: ImageSource) => readHashed(source, options));
-  const read: ReadControl[] = [];
-  for (const [i, network] of networks.entries()) {
-    const [start, end] = [starts[i]!, ends[i]!];
-    if (start >= end) {
-      throw badOption(
-        `${naming("controlStart")} ${start} must be below ${naming("controlEnd")} ${end}.`,
-      );
-    }
-    const { image, hash: imageHash } = await readHint(images[i]!);
-    const controlType = typeOf(network, types[i]!, naming);
-    const preprocess = makers[i]!;
-    read.push({
-      network,
-      image,
-      imageHash,
-      scale: scales[i]!,
-      start,
-      end,
-      controlType,
-      preprocess,
-    });
+  const isJoined = readsTogether(networks, request.controlImage ?? [], naming);
+  const count = isJoined ? request.controlImage!.length : names.length;
+  checkCounts(request, count, isJoined ? "controlImage" : "controlnet", naming);
+  const ranges = rangesOf(request, count, naming);
+  const hints = await readHints(request, (i) => networks[isJoined ? 0 : i]!, count, naming);
+  if (!isJoined) {
+    return networks.map((network, i) => ({ network, hints: [hints[i]!], ...ranges[i]! }));
   }
-  return read;
+  const [range] = ranges;
+  if (ranges.every(({ start, end }) => start === range!.start && end === range!.end)) {
+    return [{ network: networks[0]!, hints, ...range! }];
+  }
+  throw badOption(
+    `Hints that ${escaped(networks[0]!.name, 60)} reads at once have the same \
+${naming("controlStart")} and ${naming("controlEnd")}: name it by ${naming("controlnet")} once for \
+each hint to give them others.`,
+  );
 }
 
 /** With the steps of each. */
@@ -135,35 +118,107 @@ export async function controlUses(
     ),
   );
   return await Promise.all(
-    controls.filter(isUsed).map(async ({ network, image, preprocess, ...use }) => {
-      const { pixels } = await hintOf(image)(preprocess);
-      const isBgr = network.kind === "controlnet" && network.config.isBgr;
-      return { ...useOf({ network, ...use }), image: isBgr ? swapped(pixels) : pixels };
-    }),
+    controls.filter(isUsed).map((control) =>
+      useOf(control, async ({ image, preprocess }) => {
+        const { pixels } = await hintOf(image)(preprocess);
+        const { network } = control;
+        return network.kind === "controlnet" && network.config.isBgr ? swapped(pixels) : pixels;
+      }),
+    ),
   );
 }
 
 /** The same without hints, for the memory that they take. */
 export function controlShapes(controls: readonly PlannedControl[]): ControlUse[] {
-  const used = controls.filter(isUsed);
-  return used.map((control) => ({ ...useOf(control), image: new Uint8Array() }));
+  return controls.filter(isUsed).map((control) => shapeOf(control));
 }
 
 // --- internal ---
 
 /** One that adds nothing is not computed, and not loaded. */
-function isUsed({ scale, stepFirst, stepEnd }: PlannedControl): boolean {
-  return scale !== 0 && stepFirst < stepEnd;
+function isUsed({ hints, stepFirst, stepEnd }: PlannedControl): boolean {
+  return hints.some(({ scale }) => scale !== 0) && stepFirst < stepEnd;
 }
 
-function useOf({
-  network,
-  scale,
-  stepFirst,
-  stepEnd,
-  controlType,
-}: Omit<PlannedControl, "image" | "preprocess">): Omit<ControlUse, "image"> {
-  return { network, scale, stepFirst, stepEnd, controlType };
+async function useOf(
+  control: PlannedControl,
+  pixelsOf: (hint: ReadHint) => Promise<Uint8Array>,
+): Promise<ControlUse> {
+  const shape = shapeOf(control);
+  const images = await Promise.all(control.hints.map(pixelsOf));
+  return { ...shape, hints: shape.hints.map((hint, i) => ({ ...hint, image: images[i]! })) };
+}
+
+/** The scale of one hint is that of what the network adds; several have each its own before. */
+function shapeOf({ network, hints, stepFirst, stepEnd }: PlannedControl): ControlUse {
+  const image = new Uint8Array();
+  const [first, ...others] = hints;
+  const isAlone = others.length === 0;
+  return {
+    ...{ network, stepFirst, stepEnd },
+    hints: hints.map(({ controlType, scale }) => ({
+      ...{ image, controlType },
+      scale: isAlone ? 1 : scale,
+    })),
+    scale: isAlone ? first!.scale : 1,
+  };
+}
+
+/** Whether there is one network for several hints, which a union model reads in one evaluation. */
+function readsTogether(
+  networks: readonly ControlNetwork[],
+  images: readonly ImageSource[],
+  naming: Naming,
+): boolean {
+  const [network] = networks;
+  if (network === undefined || networks.length > 1 || images.length < 2) return false;
+  if (network.kind === "controlnet" && network.config.controlTypeCount > 0) return true;
+  throw badOption(
+    `${escaped(network.name, 60)} reads one hint, and there are ${images.length} of \
+${naming("controlImage")}: a union ControlNet alone reads several.`,
+  );
+}
+
+/** The part of the steps of each hint. */
+function rangesOf(request: ControlRequest, count: number, naming: Naming) {
+  const starts = checkSetting("controlStart", request.controlStart ?? [], naming);
+  const ends = checkSetting("controlEnd", request.controlEnd ?? [], naming);
+  return Array.from({ length: count }, (_, i) => {
+    const [start, end] = [starts[i] ?? starts[0] ?? 0, ends[i] ?? ends[0] ?? 1];
+    if (start < end) return { start, end };
+    throw badOption(
+      `${naming("controlStart")} ${start} must be below ${naming("controlEnd")} ${end}.`,
+    );
+  });
+}
+
+async function readHints(
+  request: ControlRequest,
+  networkAt: (index: number) => ControlNetwork,
+  count: number,
+  naming: Naming,
+): Promise<ReadHint[]> {
+  const images = eachOf(request.controlImage ?? [], count);
+  const of = <T>(values: readonly T[], fallback: T) => eachOf(values, count, fallback);
+  const scales = of(checkSetting("controlScale", request.controlScale ?? [], naming), 1);
+  const types = of<number | null>(
+    checkSetting("controlType", request.controlType ?? [], naming),
+    null,
+  );
+  const makers = of<ControlPreprocess>(
+    checkSetting("controlPreprocess", request.controlPreprocess ?? [], naming),
+    "none",
+  );
+  const options = { name: naming("controlImage"), channels: 3, background: "#000000" } as const;
+  const readHint = onceForEach((source: ImageSource) => readHashed(source, options));
+  const hints: ReadHint[] = [];
+  for (let i = 0; i < count; i++) {
+    const { image, hash: imageHash } = await readHint(images[i]!);
+    const controlType = typeOf(networkAt(i), types[i]!, naming);
+    const [scale, preprocess] = [scales[i]!, makers[i]!];
+    hints.push({ image, imageHash, scale, controlType, preprocess });
+  }
+  return hints;
 }
 
 const companions = [
@@ -175,8 +230,13 @@ const companions = [
   "controlPreprocess",
 ] as const;
 
-/** Once for all networks, or once for each; a hint for each. */
-function checkCounts(request: ControlRequest, count: number, naming: Naming): void {
+/** Once for all of what is counted, or once for each; a hint for each. */
+function checkCounts(
+  request: ControlRequest,
+  count: number,
+  counted: "controlnet" | "controlImage",
+  naming: Naming,
+): void {
   for (const key of companions) {
     const length = request[key]?.length ?? 0;
     const name = naming(key);
@@ -188,7 +248,7 @@ function checkCounts(request: ControlRequest, count: number, naming: Naming): vo
     }
     if (length > 1 && length !== count) {
       throw badOption(
-        `There are ${count} of ${naming("controlnet")} and ${length} of ${name}: give it once for \
+        `There are ${count} of ${naming(counted)} and ${length} of ${name}: give it once for \
 all, or once for each.`,
       );
     }

@@ -88,6 +88,10 @@ test("steps are those that lie in the range as a whole, as in diffusers", () => 
 describe("refused", () => {
   const image = { pixels: new Uint8Array(64 * 64 * 3), width: 64, height: 64 };
   const usual = { controlnet: [plain], controlImage: [image] };
+  const joined = {
+    ...{ controlnet: [controlFolder("union")], controlImage: [image, image] },
+    controlType: [1, 3],
+  };
   const read = (request: ControlRequest) => readControls(request, model, (name) => name, asFlag);
   const other = (changes: object) => controlFolder("plain", changes);
   const noAttention = { down_block_types: ["DownBlock2D", "DownBlock2D", "DownBlock2D"] };
@@ -96,6 +100,9 @@ describe("refused", () => {
     ["needs a hint image", { controlnet: [plain] }],
     ["needs a network that it is for", { controlImage: [image] }],
     ["There are 1 of", { ...usual, controlScale: [1, 2] }],
+    ["reads one hint, and there are 2", { ...usual, controlImage: [image, image] }],
+    ["There are 2 of --control-image", { ...joined, controlScale: [1, 1, 1] }],
+    ["Hints that union reads at once have the same", { ...joined, controlEnd: [0.5, 1] }],
     ["must be a number from 0 to 10", { ...usual, controlScale: [11] }],
     ["must be a number from 0 to 1", { ...usual, controlEnd: [1.5] }],
     ["must be below", { ...usual, controlStart: [0.5], controlEnd: [0.5] }],

@@ -1,6 +1,7 @@
 /**
  * Images that ControlNets steer against diffusers (tests/fixtures/controls.*, made by
- * tests/reference/make_controls.py): one, a small one, two at once, a union one, a T2I-Adapter; on
+ * tests/reference/make_controls.py): one, a small one, two at once, union ones with a hint and
+ * with two, a T2I-Adapter; on
  * several ranks, in batches, from single files, with steps that reuse deep features.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
@@ -23,8 +24,8 @@ interface Notes {
   seed: number;
   stride: number;
   steps: number;
-  control_type: number;
-  uses: Record<string, [ControlKind, number, number, number][]>;
+  /** The kind, scale, start and end of each, and of a union model the type of its hint. */
+  uses: Record<string, [ControlKind, number, number, number, number?][]>;
   runs: { name: string; what: string; scheduler: string }[];
 }
 
@@ -37,6 +38,7 @@ const networks: Record<ControlKind, string> = {
   plain: controlFolder("plain"),
   small: controlFolder("small"),
   union: controlFolder("union"),
+  promax: controlFolder("promax"),
   adapter: controlFolder("adapter"),
 };
 const hints = [0, 1].map((turn) => controlHint(side, side, turn === 1));
@@ -49,13 +51,16 @@ const usual: GenerateRequest = {
 
 function controlled(what: string): GenerateRequest {
   const uses = notes.uses[what]!;
+  const types = uses.flatMap(([, , , , type]) => type ?? []);
+  // Several hints of a union model are read at once.
+  const named = types.length > 0 ? uses.slice(0, 1) : uses;
   return {
-    controlnet: uses.map(([kind]) => networks[kind]),
+    controlnet: named.map(([kind]) => networks[kind]),
     controlImage: hints.slice(0, uses.length),
     controlScale: uses.map(([, scale]) => scale),
     controlStart: uses.map(([, , start]) => start),
     controlEnd: uses.map(([, , , end]) => end),
-    ...(what === "union" && { controlType: [notes.control_type] }),
+    ...(types.length > 0 && { controlType: types }),
   };
 }
 
@@ -88,14 +93,17 @@ describe("equal to diffusers", () => {
 describe.each([2, 3, 4])("%d ranks", (rankCount) => {
   const tall = { width: 32, height: 128, stepCount: 3 };
 
-  test.each(["two", "union", "adapter"])("%s, in full_sync, is that of one", async (what) => {
-    // Branches of their own, and rows of all branches.
-    for (const splitBatch of [true, false]) {
-      const request = { ...controlled(what), ...tall, splitBatch };
-      const one = await run(1, request);
-      expect(relativeL2(await run(rankCount, request), one)).toBeLessThan(1e-5);
-    }
-  });
+  test.each(["two", "union", "promax_pair", "adapter"])(
+    "%s, in full_sync, is that of one",
+    async (what) => {
+      // Branches of their own, and rows of all branches.
+      for (const splitBatch of [true, false]) {
+        const request = { ...controlled(what), ...tall, splitBatch };
+        const one = await run(1, request);
+        expect(relativeL2(await run(rankCount, request), one)).toBeLessThan(1e-5);
+      }
+    },
+  );
 
   test("four at once, as many as there may be, are those of one", async () => {
     const kinds = ["plain", "small", "plain", "small"] as const;

@@ -2,7 +2,7 @@
 
 Run from the repository root: python tests/reference/make_controls.py
 Writes tests/fixtures/controls.*: latents of the golden model with one ControlNet, a small one, two
-at once, a union one and a T2I-Adapter, whose weights follow from formula_weights.py by their names and shapes.
+at once, union ones of six and eight types with a hint and with two, and a T2I-Adapter, whose weights follow from formula_weights.py by their names and shapes.
 The hint follows from its places alone.
 """
 
@@ -23,21 +23,26 @@ from PIL import Image
 
 SIDE = 64  # pixels
 SEED = 3
-STRIDE = 8
+STRIDE = 17
 STEPS = 5
 SAMPLERS = [
     ("euler", "EulerDiscreteScheduler"),
     ("dpmpp_2m", "DPMSolverMultistepScheduler"),
     ("euler_a", "EulerAncestralDiscreteScheduler"),
 ]
-# The ControlNets of a run: kind, scale, start, end.
+# The ControlNets of a run: kind, scale, start, end; of a union one each hint, with its type.
 RUNS = {
     "plain": [("plain", 0.7, 0.0, 1.0)],
     "small": [("small", 1.0, 0.2, 0.8)],
     "two": [("plain", 0.7, 0.0, 0.6), ("small", 0.5, 0.2, 1.0)],
-    "union": [("union", 0.7, 0.0, 1.0)],
+    "union": [("union", 0.7, 0.0, 1.0, 3)],
+    "pair": [("union", 0.7, 0.0, 1.0, 1), ("union", 0.5, 0.0, 1.0, 3)],
+    "promax": [("promax", 0.7, 0.0, 0.8, 6)],
+    "promax_pair": [("promax", 0.9, 0.0, 1.0, 7), ("promax", 0.4, 0.0, 1.0, 0)],
     "adapter": [("adapter", 0.8, 0.0, 0.8)],
 }
+# Types of hints.
+TYPES = {"union": 6, "promax": 8}
 
 
 def hint(turn):
@@ -70,9 +75,9 @@ def network(kind, unet):
     if kind == "small":
         own["down_block_types"] = ["DownBlock2D"] * 3
         own["mid_block_type"] = "UNetMidBlock2D"
-    known = ControlNetUnionModel if kind == "union" else ControlNetModel
-    if kind == "union":
-        own |= {"num_control_type": 6, "num_trans_channel": 32, "num_proj_channel": 32}
+    known = ControlNetUnionModel if kind in TYPES else ControlNetModel
+    if kind in TYPES:
+        own |= {"num_control_type": TYPES[kind], "num_trans_channel": 32, "num_proj_channel": 32}
     return with_formula(known.from_config(own).eval(), kind)
 
 
@@ -97,12 +102,12 @@ def main():
     shared = {name: getattr(own, name) for name in parts}
     shared["force_zeros_for_empty_prompt"] = own.config.force_zeros_for_empty_prompt
     shared["add_watermarker"] = False
-    nets = {kind: network(kind, own.unet) for kind in ["plain", "small", "union"]}
+    nets = {kind: network(kind, own.unet) for kind in ["plain", "small", *TYPES]}
     nets["adapter"] = adapter()
     tensors, notes = {}, []
     for what, uses in RUNS.items():
-        used = [nets[kind] for kind, *_ in uses]
-        is_union = what == "union"
+        is_union = uses[0][0] in TYPES
+        used = [nets[kind] for kind, *_ in (uses[:1] if is_union else uses)]
         known = (
             StableDiffusionXLControlNetUnionPipeline
             if is_union
@@ -121,9 +126,10 @@ def main():
         for name, kind in SAMPLERS:
             pipeline.scheduler = getattr(diffusers, kind).from_config(own.scheduler.config)
             images = [hint(i) for i in range(len(uses))]
-            scales, starts, ends = (list(each) for each in zip(*[use[1:] for use in uses]))
+            scales, starts, ends = (list(each) for each in zip(*[use[1:4] for use in uses]))
             one = len(uses) == 1
-            hints = {"control_image": images, "control_mode": [3]} if is_union else {
+            types = [use[4] for use in uses if is_union]
+            hints = {"control_image": images, "control_mode": types} if is_union else {
                 "image": images[0] if one else images
             }
             latents = pipeline(
@@ -141,9 +147,10 @@ def main():
             run = f"{what}_{name}"
             tensors[run] = latents.flatten()[::STRIDE]
             notes.append({"name": run, "what": what, "scheduler": name})
-    note = {"side": SIDE, "seed": SEED, "stride": STRIDE, "steps": STEPS, "control_type": 3}
+    note = {"side": SIDE, "seed": SEED, "stride": STRIDE, "steps": STEPS}
     uses = {what: [list(use) for use in uses] for what, uses in RUNS.items()}
     save("tests/fixtures/controls", tensors, note | {"uses": uses, "runs": notes})
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ import { rawFile, readRaw } from "./model-copy.ts";
 
 const unet = join(import.meta.dir, "../fixtures/golden/model/unet");
 
-export type ControlKind = "plain" | "small" | "union" | "adapter";
+export type ControlKind = "plain" | "small" | "union" | "promax" | "adapter";
 
 const folders: string[] = [];
 
@@ -51,14 +51,14 @@ export function controlConfig(kind: ControlKind): object {
   } = JSON.parse(readFileSync(join(unet, "config.json"), "utf8"));
   return {
     ...own,
-    _class_name: kind === "union" ? "ControlNetUnionModel" : "ControlNetModel",
+    _class_name: typeCounts[kind] ? "ControlNetUnionModel" : "ControlNetModel",
     conditioning_embedding_out_channels: embedding,
     ...(kind === "small" && {
       down_block_types: widths.map(() => "DownBlock2D"),
       mid_block_type: "UNetMidBlock2D",
     }),
-    ...(kind === "union" && {
-      num_control_type: typeCount,
+    ...(typeCounts[kind] && {
+      num_control_type: typeCounts[kind],
       num_trans_channel: widths[0],
       num_proj_channel: widths[0],
       num_trans_layer: 1,
@@ -90,7 +90,8 @@ export function controlShapes(kind: ControlKind): Record<string, number[]> {
   const outs = [32, 32, 32, 32, 64, 64, 64, 128, 128];
   for (const [i, width] of outs.entries()) add(`controlnet_down_blocks.${i}`, width, width, 1, 1);
   add("controlnet_mid_block", 128, 128, 1, 1);
-  if (kind !== "union") return shapes;
+  const typeCount = typeCounts[kind];
+  if (typeCount === undefined) return shapes;
   const width = widths[0]!;
   shapes.task_embedding = [typeCount, width];
   add("spatial_ch_projs", width, width);
@@ -119,7 +120,8 @@ function newFolder(): string {
 
 const embedding = [8, 16, 24, 32];
 const widths = [32, 64, 128];
-const typeCount = 6;
+/** Of union models: xinsir's, and promax. */
+const typeCounts: Partial<Record<ControlKind, number>> = { union: 6, promax: 8 };
 
 /** full_adapter_xl with the golden UNet's widths. */
 function adapterShapes(): Record<string, number[]> {

@@ -275,7 +275,7 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
         std.mem.bytesAsSlice(types.ControlUse, controls.slice());
     for (uses) |use| {
         if (use.network_index >= all.len) return refuse("a hint without a network", .{});
-        if (!std.math.isFinite(use.scale)) return refuse("a hint's scale of {d}", .{use.scale});
+        if (!std.math.isFinite(use.scale)) return refuse("a network's scale", .{});
         const network = all[use.network_index];
         const type_count = switch (network.kind) {
             .controlnet => std.mem.bytesToValue(
@@ -287,11 +287,28 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
                 return refuse("a hint for another network", .{});
             },
         };
-        if (use.control_type >= @max(1, type_count)) {
-            return refuse("a hint of type {d}", .{use.control_type});
+        if (hintsOf(use.hints, type_count, pixels)) |status| return status;
+    }
+    return null;
+}
+
+/// Of one network, of which one with types of hints reads several.
+fn hintsOf(bytes: Bytes, type_count: u32, pixels: ?usize) ?Status {
+    const hint_bytes = @sizeOf(types.ControlHint);
+    const count_max: usize = if (type_count > 0) types.control_count_max else 1;
+    const count = bytes.len / hint_bytes;
+    if (bytes.len % hint_bytes != 0 or count < 1 or count > count_max) {
+        return refuse("{d} hints of a network", .{count});
+    }
+    const hints: []align(1) const types.ControlHint =
+        std.mem.bytesAsSlice(types.ControlHint, bytes.slice());
+    for (hints) |hint| {
+        if (hint.control_type >= @max(1, type_count)) {
+            return refuse("a hint of type {d}", .{hint.control_type});
         }
-        if (use.image.len != 3 * (pixels orelse 0)) {
-            return refuse("a hint of {d} bytes", .{use.image.len});
+        if (!std.math.isFinite(hint.scale)) return refuse("a hint's scale of {d}", .{hint.scale});
+        if (hint.image.len != 3 * (pixels orelse 0)) {
+            return refuse("a hint of {d} bytes", .{hint.image.len});
         }
     }
     return null;

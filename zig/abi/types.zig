@@ -250,13 +250,21 @@ pub const Network = extern struct {
     names: Bytes,
 };
 
+/// A hint image of a network.
+pub const ControlHint = extern struct {
+    /// Of a union ControlNet; else 0.
+    control_type: u32,
+    /// Factor of its features, among several hints.
+    scale: f32,
+    /// u8 RGB (factor * rows, factor * width, 3); empty in `SessionOptions`.
+    image: Bytes,
+};
+
 /// A use of a network that steers the UNet by a hint image.
 pub const ControlUse = extern struct {
     network_index: u32,
-    /// Of a union ControlNet; else 0.
-    control_type: u32,
-    /// u8 RGB (factor * rows, factor * width, 3); empty in `SessionOptions`.
-    image: Bytes,
+    /// `ControlHint`; several of a union ControlNet alone.
+    hints: Bytes,
     /// Factor of what it adds.
     scale: f32,
     /// The steps that it takes part in, [first, end).
@@ -542,14 +550,16 @@ pub const constants = .{
 };
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
-    configs.ClipConfig,       configs.TextConfig,     configs.UnetConfig,       configs.VaeConfig,
-    configs.TaesdConfig,      models.ModelConfig,     Bytes,                    WeightName,
-    SessionOptions,           Tokens,                 TestHooks,                Request,
-    backend.Update,           GpuReportOptions,       Adapter,                  AdapterTarget,
-    backend.StepCoefficients, pipeline.StepReuse,     VerifyOptions,            Network,
-    configs.ControlNetConfig, ControlUse,             configs.IpAdapterConfig,  IpAdapterUse,
-    configs.ClipVisionConfig, configs.UpscalerConfig, configs.T2iAdapterConfig, pipeline.NoiseLevel,
-    pipeline.MaskStep,
+    configs.ClipConfig,       configs.TextConfig,       configs.UnetConfig,
+    configs.VaeConfig,        configs.TaesdConfig,      models.ModelConfig,
+    Bytes,                    WeightName,               SessionOptions,
+    Tokens,                   TestHooks,                Request,
+    backend.Update,           GpuReportOptions,         Adapter,
+    AdapterTarget,            backend.StepCoefficients, pipeline.StepReuse,
+    VerifyOptions,            Network,                  configs.ControlNetConfig,
+    ControlHint,              ControlUse,               configs.IpAdapterConfig,
+    IpAdapterUse,             configs.ClipVisionConfig, configs.UpscalerConfig,
+    configs.T2iAdapterConfig, pipeline.NoiseLevel,      pipeline.MaskStep,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, CpuRates, Progress, pipeline.RankStats };

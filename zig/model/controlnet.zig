@@ -18,7 +18,9 @@ const Error = layers.Error;
 const ControlNetConfig = @import("config.zig").ControlNetConfig;
 const conditionings = @import("conditioning.zig");
 const Conditioning = conditionings.Conditioning;
-const ControlNetUnion = @import("controlnet_union.zig").ControlNetUnion;
+const controlnet_union = @import("controlnet_union.zig");
+const ControlNetUnion = controlnet_union.ControlNetUnion;
+const ControlTypes = controlnet_union.ControlTypes;
 const Residuals = @import("additions.zig").Residuals;
 const Reuse = @import("reuse.zig").Reuse;
 const time_embeddings = @import("time_embedding.zig");
@@ -91,12 +93,12 @@ pub const ControlNet = struct {
         return net.controlnet_cond_embedding.forward(ctx, image);
     }
 
-    /// As `UNet.condition`; a union model adds the embedding of the hint's type.
+    /// As `UNet.condition`; a union model adds the embedding of the types of its hints.
     pub fn condition(
         net: *const ControlNet,
         ctx: Context,
         inputs: conditionings.PromptInputs,
-        control_type: u32,
+        control_types: ControlTypes,
         keys_values: []layers.Sequences,
     ) Error!Conditioning {
         assert(keys_values.len == net.context_slot_count);
@@ -106,7 +108,7 @@ pub const ControlNet = struct {
         var result = try conditionings.ofBlocks(ctx, c, embedding, blocks, inputs, keys_values);
         const types = net.type_embedding orelse return result;
         const batch = inputs.pooled.shape.batch;
-        const embedded = try types.embedType(ctx, &net.config, control_type, batch);
+        const embedded = try types.embedTypes(ctx, &net.config, control_types, batch);
         const plain = result.addition;
         result.addition = try ctx.b.add(plain, embedded);
         ctx.b.free(embedded);

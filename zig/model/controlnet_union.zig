@@ -1,5 +1,5 @@
-//! What a union ControlNet (xinsir's, promax) has for the type of its hint: an embedding beside the
-//! time's, and a transformer over the mean features of hint and latent, which shifts the hint's.
+//! What a union ControlNet (xinsir's, promax) has for the types of its hints: an embedding beside
+//! the time's, and a transformer over the mean features of hints and latent, which shifts theirs.
 //!
 //! diffusers hands that transformer (batch, tokens, channels) as (tokens, batch, channels): each
 //! token attends to itself in the other elements of the batch. The hint's is the same in all of
@@ -18,6 +18,9 @@ const ControlNetConfig = @import("config.zig").ControlNetConfig;
 const TimestepEmbedding = @import("time_embedding.zig").TimestepEmbedding;
 
 const norm_epsilon = 1e-5;
+
+/// The types of the hints that a union model reads at once.
+pub const ControlTypes = std.StaticBitSet(type_count_max);
 
 pub const ControlNetUnion = struct {
     control_add_embedding: TimestepEmbedding,
@@ -56,20 +59,21 @@ pub const ControlNetUnion = struct {
         };
     }
 
-    /// The embedding of a hint's type, (batch, 1, 1, time_embed_dim).
-    pub fn embedType(
+    /// The embedding of the types of all hints, (batch, 1, 1, time_embed_dim).
+    pub fn embedTypes(
         types: *const ControlNetUnion,
         ctx: Context,
         config: *const ControlNetConfig,
-        control_type: u32,
+        control_types: ControlTypes,
         batch: u32,
     ) Error!Tensor {
         const b = ctx.b;
         const unet = &config.unet;
         const count = config.control_type_count;
-        var one_hot: [type_count_max]f32 = @splat(0);
-        one_hot[control_type] = 1;
-        const values = std.mem.sliceAsBytes(one_hot[0..count]);
+        var hot: [type_count_max]f32 = @splat(0);
+        var present = control_types.iterator(.{});
+        while (present.next()) |control_type| hot[control_type] = 1;
+        const values = std.mem.sliceAsBytes(hot[0..count]);
         const uploaded = try b.upload(.vector(count, 1), .f32, values);
         defer b.free(uploaded);
         const dim = unet.addition_time_embed_dim;
@@ -94,19 +98,20 @@ pub const ControlNetUnion = struct {
     }
 
     /// What is added to the features of a hint at each of its positions: on the host, from their
-    /// mean over all of them.
+    /// mean over all of them. Among several hints each has a factor.
     pub fn shiftOf(
         types: *const ControlNetUnion,
         arena: Allocator,
         ctx: Context,
         control_type: u32,
+        scale: f32,
         mean: []f32,
     ) Error![]const f32 {
         const b = ctx.b;
         const table = types.task_embedding;
         const channels = table.shape[1];
         for (mean, 0..) |*value, c| {
-            value.* += table.sourceValue(control_type * channels + c);
+            value.* = scale * (value.* + table.sourceValue(control_type * channels + c));
         }
         var hidden = try b.uploadFloats(.vector(1, channels), mean);
         for (types.transformer_layes) |block| {

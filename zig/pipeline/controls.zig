@@ -13,6 +13,8 @@ const Residuals = additions_file.Residuals;
 const conditionings = @import("../model/conditioning.zig");
 const Conditioning = conditionings.Conditioning;
 const ControlNet = @import("../model/controlnet.zig").ControlNet;
+const ControlTypes = @import("../model/controlnet_union.zig").ControlTypes;
+const ControlHint = @import("job.zig").ControlHint;
 const ControlUse = @import("job.zig").ControlUse;
 const Context = @import("../model/layers.zig").Context;
 const Exchange = @import("../patch/exchange.zig").Exchange;
@@ -38,7 +40,7 @@ pub fn condition(
         switch (rank.networks[use.network_index].graph) {
             .controlnet => |*net| {
                 const room = own.*.?.keys_values;
-                own.* = try net.condition(rank.context(), inputs, use.control_type, room);
+                own.* = try net.condition(rank.context(), inputs, typesOf(use), room);
             },
             .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
             .t2i_adapter => {},
@@ -193,7 +195,7 @@ const Use = struct {
             .controlnet => |*one| {
                 net = one;
                 whole = try rank.arena.alloc(Tensor, 1);
-                whole[0] = try embedHint(rank, use, one);
+                whole[0] = try embedHints(rank, use.hints, one);
             },
             .t2i_adapter => |*adapter| {
                 whole = try rank.arena.alloc(Tensor, adapter.body.len);
@@ -234,9 +236,42 @@ fn forwardControl(
     try ctx.exchange.endStep();
 }
 
-/// (1, rows, width, channels), of the whole image.
-fn embedHint(rank: *Rank, use: *const ControlUse, net: *const ControlNet) Error!Tensor {
+fn typesOf(use: *const ControlUse) ControlTypes {
+    var control_types: ControlTypes = .initEmpty();
+    for (use.hints) |hint| control_types.set(hint.control_type);
+    return control_types;
+}
+
+/// (1, rows, width, channels), of the whole image. A union model shifts the features of each hint
+/// and adds them up.
+fn embedHints(rank: *Rank, hints: []const ControlHint, net: *const ControlNet) Error!Tensor {
     const b = rank.b;
+    const patches: [1]Patch = .{.{ .row_first = 0, .row_count = rank.job.latent_rows }};
+    var exchange: Exchange = .ofSinglePatch(b, &patches);
+    const ctx: Context = .{ .b = b, .exchange = &exchange };
+    if (net.type_embedding == null) return embedHint(rank, ctx, &hints[0], net);
+    var sum: []f32 = &.{};
+    var shape: Shape = undefined;
+    for (hints) |*hint| {
+        const features = try embedHint(rank, ctx, hint, net);
+        defer b.free(features);
+        shape = features.shape;
+        if (sum.len == 0) {
+            sum = try rank.arena.alloc(f32, if (rank.isPlanning()) 0 else shape.elementCount());
+            @memset(sum, 0);
+        }
+        try addShifted(rank, ctx, hint, net, features, sum);
+    }
+    return b.uploadFloats(shape, sum);
+}
+
+/// (1, rows, width, channels), of the whole image.
+fn embedHint(
+    rank: *Rank,
+    ctx: Context,
+    hint: *const ControlHint,
+    net: *const ControlNet,
+) Error!Tensor {
     const factor = rank.model.config.vae.factor();
     const shape: Shape = .{
         .batch = 1,
@@ -244,21 +279,27 @@ fn embedHint(rank: *Rank, use: *const ControlUse, net: *const ControlNet) Error!
         .width = rank.job.latent_width * factor,
         .channels = net.config.conditioning_channels,
     };
-    const image = try b.uploadFloats(shape, try pixelsOf(rank, use.image));
-    defer b.free(image);
-    const patches: [1]Patch = .{.{ .row_first = 0, .row_count = rank.job.latent_rows }};
-    var exchange: Exchange = .ofSinglePatch(b, &patches);
-    const ctx: Context = .{ .b = b, .exchange = &exchange };
-    const hint = try net.embedHint(ctx, image);
-    const types = net.type_embedding orelse return hint;
-    const len = if (rank.isPlanning()) 0 else hint.shape.elementCount();
-    const values = try rank.arena.alloc(f32, len);
-    try b.downloadFloats(hint, values);
-    const mean = try meanOf(rank, values, hint.shape.channels);
-    const shift = try types.shiftOf(rank.arena, ctx, use.control_type, mean);
-    for (values, 0..) |*value, i| value.* += shift[i % shift.len];
-    try b.writeFloats(hint, values, try rank.arena.alloc(u8, values.len * @sizeOf(f32)));
-    return hint;
+    const image = try ctx.b.uploadFloats(shape, try pixelsOf(rank, hint.image));
+    defer ctx.b.free(image);
+    return net.embedHint(ctx, image);
+}
+
+/// Adds the features of a hint, as a union model reads them among others.
+fn addShifted(
+    rank: *Rank,
+    ctx: Context,
+    hint: *const ControlHint,
+    net: *const ControlNet,
+    features: Tensor,
+    sum: []f32,
+) Error!void {
+    const values = try rank.arena.alloc(f32, sum.len);
+    try ctx.b.downloadFloats(features, values);
+    const mean = try meanOf(rank, values, features.shape.channels);
+    const scale = hint.scale;
+    const types = &net.type_embedding.?;
+    const shift = try types.shiftOf(rank.arena, ctx, hint.control_type, scale, mean);
+    for (sum, values, 0..) |*total, value, i| total.* += scale * (value + shift[i % shift.len]);
 }
 
 /// Of the whole image, at the size of each block of the UNet.
@@ -280,7 +321,7 @@ fn adapterFeatures(
     const values: []const f32 = if (rank.isPlanning())
         &.{}
     else
-        try adapter.unshuffled(rank.arena, use.image, shape);
+        try adapter.unshuffled(rank.arena, use.hints[0].image, shape);
     const image = try b.uploadFloats(shape, values);
     defer b.free(image);
     const patches: [1]Patch = .{.{ .row_first = 0, .row_count = rank.job.latent_rows }};

@@ -101,18 +101,25 @@ pub const StepRange = struct {
     }
 };
 
-/// A network beside the UNet that reads a hint image.
+/// A hint image of a network beside the UNet.
+pub const ControlHint = struct {
+    /// u8 RGB of factor * rows and factor * width.
+    image: []const u8,
+    /// Of a union model.
+    control_type: u32,
+    /// Factor of the hint's features, among several of a union model.
+    scale: f32,
+};
+
+/// A network beside the UNet that reads a hint image, or several at once where it is a union model.
 pub const ControlUse = struct {
     /// Among the networks of the job.
     network_index: u32,
-    /// The hint, u8 RGB of factor * rows and factor * width.
-    image: []const u8,
+    hints: []const ControlHint,
     /// Factor of what it adds.
     scale: f32,
     /// The steps that it takes part in.
     steps: StepRange,
-    /// Of a union model.
-    control_type: u32,
 };
 
 /// An IP-Adapter with the images that it sees.

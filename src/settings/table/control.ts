@@ -37,8 +37,8 @@ export const controlSettings = {
     hint: "FILE",
     help:
       "The hint of a --controlnet: an image such as outlines or a depth map, which is cut and " +
-      "scaled to the size of what is generated. Formats are those of --image. " +
-      "Default: none.",
+      "scaled to the size of what is generated. Formats are those of --image. Several for one " +
+      "union ControlNet are read at once. Default: none.",
     scope: "request",
     processes: "same",
     unrecorded: true,
