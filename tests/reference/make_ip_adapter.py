@@ -171,4 +171,5 @@ def main():
         "side": SIDE, "seed": SEED, "stride": 8, "encoder": ENCODER, "runs": notes})
 
 
-main()
+if __name__ == "__main__":
+    main()
