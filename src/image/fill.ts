@@ -1,26 +1,23 @@
 /**
- * Fills a part of an image with the colours around it, blurred the more the farther away they are.
- * Source: A1111, modules/masking.py (fill).
+ * Fills a part of an image with the colours around it, blurred the more the farther away they are,
+ * to the level as A1111 does it with Pillow: colours times their shares in 8 bits, blurred, and the
+ * layers laid over each other.
+ * Sources: A1111, modules/masking.py (fill); Pillow's src/libImaging/Convert.c, AlphaComposite.c.
  */
-import type { Size } from "./encoder.ts";
-import { loadSharp, type RawImage } from "./read.ts";
+import { pillowBlur } from "./pillow-blur.ts";
+import type { RawImage } from "./read.ts";
 
 /** `image` where `mask` is black, and its surroundings where it is white; both of one size. */
 export async function filled({ pixels, ...size }: RawImage, mask: RawImage): Promise<RawImage> {
-  const sharp = await loadSharp();
-  const rgb = sharp(pixels, rawOf(size, 3));
-  const alpha = mask.pixels.map((share) => 255 - share);
-  const rest = await rgb.joinChannel(Buffer.from(alpha), rawOf(size, 1)).raw().toBuffer();
-  const layers: Buffer[] = [];
+  const rest = withoutMasked(pixels, mask.pixels);
+  const out = new Uint8Array(rest.length);
   for (const [deviation, repeats] of blurs) {
-    const layer = await blurredLayer(rest, size, deviation);
-    for (let i = 0; i < repeats; i++) layers.push(layer);
+    const layer = deviation === 0 ? rest : await pillowBlur(rest, size, { channels, deviation });
+    for (let i = 0; i < repeats; i++) layOver(out, layer);
   }
-  const [first, ...others] = layers.map((input) => ({ input, ...rawOf(size, 4) }));
-  const all = await sharp(first!.input, first).composite(others).raw().toBuffer();
-  // By itself: sharp would take the alpha away before it lays the layers over each other.
-  const opaque = await sharp(all, rawOf(size, 4)).removeAlpha().raw().toBuffer();
-  return { ...size, pixels: new Uint8Array(opaque.buffer, opaque.byteOffset, opaque.length) };
+  const rgb = new Uint8Array(pixels.length);
+  for (let i = 0, at = 0; at < out.length; i += 3, at += 4) rgb.set(out.subarray(at, at + 3), i);
+  return { ...size, pixels: rgb };
 }
 
 // --- internal ---
@@ -34,26 +31,46 @@ const blurs: ReadonlyMap<number, number> = new Map([
   [2, 2],
   [0, 1],
 ]);
-/** Wider blurs are computed of a smaller image, to the same effect. */
-const deviationMax = 8;
+const channels = 4;
 
-function rawOf({ width, height }: Size, channels: 1 | 3 | 4) {
-  return { raw: { width, height, channels }, limitInputPixels: false };
+/** The image times what the mask leaves of it, which is the fourth channel. */
+function withoutMasked(rgb: Uint8Array, mask: Uint8Array): Uint8Array {
+  const out = new Uint8Array(channels * mask.length);
+  for (const [i, share] of mask.entries()) {
+    const kept = 255 - share;
+    for (let c = 0; c < 3; c++) out[channels * i + c] = dividedBy255(rgb[3 * i + c]! * kept);
+    out[channels * i + 3] = kept;
+  }
+  return out;
 }
 
-async function blurredLayer(rgba: Buffer, size: Size, deviation: number): Promise<Buffer> {
-  if (deviation === 0) return rgba;
-  const sharp = await loadSharp();
-  const factor = Math.max(1, deviation / deviationMax);
-  const small = {
-    width: Math.max(1, Math.round(size.width / factor)),
-    height: Math.max(1, Math.round(size.height / factor)),
-  };
-  const to = (wanted: Size) => ({ ...wanted, fit: "fill" as const, kernel: "linear" as const });
-  const shrunk = await sharp(rgba, rawOf(size, 4)).resize(to(small)).raw().toBuffer();
-  const blurred = await sharp(shrunk, rawOf(small, 4))
-    .blur(deviation / factor)
-    .raw()
-    .toBuffer();
-  return await sharp(blurred, rawOf(small, 4)).resize(to(size)).raw().toBuffer();
+/** Rounded. */
+function dividedBy255(value: number): number {
+  const more = value + 128;
+  return ((more >> 8) + more) >> 8;
+}
+
+/** `layer` over `out`; colours of the layer are times their shares, those of `out` are not. */
+function layOver(out: Uint8Array, layer: Uint8Array): void {
+  for (let at = 0; at < out.length; at += channels) {
+    const share = layer[at + 3]!;
+    if (share === 0) continue;
+    const rest = out[at + 3]! * (255 - share);
+    const total = share * 255 + rest;
+    const ofLayer = Math.floor((share * 255 * 255 * precision) / total);
+    const ofOut = 255 * precision - ofLayer;
+    for (let c = 0; c < 3; c++) {
+      const colour = share === 255 ? layer[at + c]! : Math.min(255, plain(layer[at + c]!, share));
+      const sum = colour * ofLayer + out[at + c]! * ofOut + 128 * precision;
+      out[at + c] = (((sum >>> 8) + sum) >>> 8) / precision;
+    }
+    out[at + 3] = dividedBy255(total);
+  }
+}
+
+/** Of the composite's factors. */
+const precision = 128;
+
+function plain(colour: number, share: number): number {
+  return Math.floor((255 * colour) / share);
 }

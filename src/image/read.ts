@@ -13,6 +13,10 @@ export interface RawImage extends Size {
   pixels: Uint8Array;
 }
 
+export function channelsOf({ pixels, width, height }: RawImage): 1 | 3 {
+  return pixels.length === width * height ? 1 : 3;
+}
+
 /** An image, and the SHA-256 of its pixels in hexadecimal digits. */
 export interface HashedImage {
   image: RawImage;

@@ -3,7 +3,7 @@
  * already keeps its bits.
  */
 import type { Size } from "./encoder.ts";
-import { loadSharp, type RawImage } from "./read.ts";
+import { channelsOf, loadSharp, type RawImage } from "./read.ts";
 
 /** Part of an image, in pixels. */
 export interface Area extends Size {
@@ -119,10 +119,6 @@ export function pasted(image: RawImage, part: RawImage, mask: RawImage, area: Ar
 }
 
 // --- internal ---
-
-function channelsOf({ pixels, width, height }: RawImage): 1 | 3 {
-  return pixels.length === width * height ? 1 : 3;
-}
 
 function rawOf(image: RawImage) {
   const { width, height } = image;

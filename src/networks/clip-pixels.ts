@@ -2,7 +2,7 @@
  * An image as CLIP's image encoders read it, as transformers' CLIPImageProcessor makes it: the
  * shorter side resized to the encoder's, the middle cut out, colours normalised.
  */
-import { resizedBicubic } from "../image/bicubic.ts";
+import { pillowResized } from "../image/pillow-resize.ts";
 import type { RawImage } from "../image/read.ts";
 import { cropped } from "../image/transform.ts";
 import type { ClipVisionConfig } from "./network.ts";
@@ -48,7 +48,7 @@ function croppedMiddle(image: RawImage, side: number): RawImage {
   const { width, height } = image;
   const long = Math.trunc((side * Math.max(width, height)) / Math.min(width, height));
   const size = width <= height ? { width: side, height: long } : { width: long, height: side };
-  const resized = resizedBicubic(image, size);
+  const resized = pillowResized(image, size, "bicubic");
   const left = Math.floor((size.width - side) / 2);
   const top = Math.floor((size.height - side) / 2);
   return cropped(resized, { left, top, width: side, height: side });

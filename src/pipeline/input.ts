@@ -3,9 +3,11 @@
  * brought to the size of the plan when its job runs.
  */
 import { type BasedXLError, badOption } from "../errors.ts";
+import { a1111Resized } from "../image/a1111-resize.ts";
 import type { Size } from "../image/encoder.ts";
 import { filled } from "../image/fill.ts";
 import { grown } from "../image/grow.ts";
+import { opencvBlur } from "../image/opencv-blur.ts";
 import { type ImageSource, type RawImage, readHashed } from "../image/read.ts";
 import {
   type Area,
@@ -26,6 +28,7 @@ import { defaultOf } from "../settings/setting.ts";
 import { type RequestSettings, settingOf } from "../settings/table.ts";
 import { checkSetting, type Naming } from "../settings/values.ts";
 import { conditionMask, latentMask } from "./latent-mask.ts";
+import { a1111MaskedArea, maskedArea } from "./masked-area.ts";
 
 /** What a request says of it. */
 export interface InputRequest
@@ -39,6 +42,7 @@ export interface InputRequest
     | "strength"
     | "maskArea"
     | "maskContent"
+    | "compat"
   > {
   image?: ImageSource | undefined;
   mask?: ImageSource | undefined;
@@ -81,8 +85,8 @@ export async function readInput(
         });
   const read = { image: larger, imageHash, maskHash: given?.hash ?? null };
   if (given === null && sides === null) return { ...read, mask: null };
-  const mask = given && (await fitted(given.image, image, naming));
-  const own = mask && request.invertMask ? inverted(mask) : mask;
+  const ofSize = given && (await fitted(given.image, image, naming));
+  const own = ofSize && request.invertMask ? inverted(ofSize) : ofSize;
   const kept = own ?? { ...image, pixels: new Uint8Array(image.width * image.height) };
   const whole = sides === null ? kept : extended(kept, sides, 255);
   if (!whole.pixels.some((value) => value >= 128)) {
@@ -92,7 +96,10 @@ the image would be new: ${naming("invertMask")} turns it round.`,
     );
   }
   const hidden = maskGrow > 0 ? { hidden: whole } : {};
-  return { ...read, ...hidden, mask: await blurred(grown(whole, maskGrow), maskBlur) };
+  const isOpencv = request.compat === "a1111" && maskBlur > 0;
+  const hard = grown(whole, maskGrow);
+  const mask = isOpencv ? opencvBlur(hard, maskBlur) : await blurred(hard, maskBlur);
+  return { ...read, ...hidden, mask };
 }
 
 /** What `readInput` reads of a request. */
@@ -104,6 +111,7 @@ export const inputKeys = [
   "maskBlur",
   "maskGrow",
   "extend",
+  "compat",
 ] as const;
 
 /** Refuses settings of an image, or of latents to start from, that are not there. */
@@ -144,6 +152,7 @@ interface InputSettings {
   maskArea: "whole" | "masked";
   maskContent: MaskContent;
   maskPadding: number;
+  compat: Compat;
 }
 
 /** The sizes of what is computed where they are not given, and the part of the image that it is. */
@@ -160,9 +169,12 @@ export function planInput(
     return { input: { ...read, area: whole, resize: given.resize, maskContent }, width, height };
   }
   const { width = nativeSize.width, height = nativeSize.height } = given;
-  const area = areaAround(boundsOf(mask)!, image, given.maskPadding, width / height);
+  const around = { bounds: boundsOf(mask)!, padding: given.maskPadding, shape: width / height };
+  const isA1111 = given.compat === "a1111";
+  const area = isA1111 ? a1111MaskedArea(around, image) : maskedArea(around, image);
   // The area has the shape already, but for whole pixels and edges.
-  return { input: { ...read, area, resize: "stretch", maskContent }, width, height };
+  const resize = isA1111 ? "fit" : "stretch";
+  return { input: { ...read, area, resize, maskContent }, width, height };
 }
 
 /** The size of the images that a request gives. */
@@ -189,7 +201,9 @@ export async function inputPixels(
   naming: Naming,
 ): Promise<InputPixels> {
   const { maskContent } = input;
-  const ofSize = (image: RawImage) => resized(cropped(image, input.area), size, input.resize);
+  const resizedTo = compat === "a1111" ? a1111Resized : resized;
+  const ofSize = async (image: RawImage) =>
+    await resizedTo(cropped(image, input.area), size, input.resize);
   const image = await ofSize(input.image);
   if (input.mask === null) {
     const noMasks = { mask: null, latentMask: null, conditionMask: null } as const;
@@ -236,7 +250,10 @@ async function finished(
     return pasted(at.image, made, mask, whole).pixels;
   }
   const { area } = input;
-  const part = await resized(made, area, "stretch");
+  const part =
+    at.compat === "a1111"
+      ? a1111Resized(made, area, "cover")
+      : await resized(made, area, "stretch");
   return pasted(input.image, part, cropped(input.mask, area), area).pixels;
 }
 
@@ -309,27 +326,6 @@ function sizesOf(image: Size, { width, height }: InputSettings, unit: number): S
     width: width ?? rounded(height ? (image.width * height) / image.height : image.width),
     height: height ?? rounded(width ? (image.height * width) / image.width : image.height),
   };
-}
-
-/** `bounds` with `padding`, enlarged to the shape of what is computed as far as the image goes. */
-function areaAround(bounds: Area, image: Size, padding: number, shape: number): Area {
-  const [left, width] = span(bounds.left - padding, bounds.width + 2 * padding, image.width);
-  const [top, height] = span(bounds.top - padding, bounds.height + 2 * padding, image.height);
-  const wide = Math.max(width, Math.round(height * shape));
-  const high = Math.max(height, Math.round(width / shape));
-  const [left2, width2] = span(left - ((wide - width) >> 1), wide, image.width, true);
-  const [top2, height2] = span(top - ((high - height) >> 1), high, image.height, true);
-  return { left: left2, top: top2, width: width2, height: height2 };
-}
-
-/** Inside of `size`: cut, or moved where there is room. */
-function span(first: number, count: number, size: number, moves = false): [number, number] {
-  if (!moves) {
-    const start = Math.max(0, first);
-    return [start, Math.min(size, first + count) - start];
-  }
-  const length = Math.min(size, count);
-  return [Math.min(Math.max(0, first), size - length), length];
 }
 
 function tooSmall({ width, height }: Size, factor: number, naming: Naming): BasedXLError {

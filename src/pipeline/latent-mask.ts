@@ -6,8 +6,8 @@
  * modules/processing.py (init, inpainting_image_conditioning); ComfyUI comfy/utils.py
  * (reshape_mask), comfy/model_base.py (concat_cond).
  */
-import { resizedBicubic } from "../image/bicubic.ts";
 import type { Size } from "../image/encoder.ts";
+import { pillowResized } from "../image/pillow-resize.ts";
 import type { RawImage } from "../image/read.ts";
 import type { Compat } from "../settings/compat.ts";
 import { interpolated } from "./latent-resize.ts";
@@ -46,11 +46,7 @@ function bilinear({ pixels, ...from }: RawImage, to: Size): Float32Array {
 }
 
 /** White or black, by the greys of all pixels around. */
-function bicubic({ pixels, ...from }: RawImage, to: Size): Float32Array {
-  const rgb = new Uint8Array(3 * pixels.length);
-  for (const [i, grey] of pixels.entries()) rgb.fill(grey, 3 * i, 3 * i + 3);
-  const small = resizedBicubic({ pixels: rgb, ...from }, to).pixels;
-  return Float32Array.from({ length: small.length / 3 }, (_, i) =>
-    Number(small[3 * i]! >= greyMin),
-  );
+function bicubic(mask: RawImage, to: Size): Float32Array {
+  const { pixels } = pillowResized(mask, to, "bicubic");
+  return Float32Array.from(pixels, (grey) => Number(grey >= greyMin));
 }

@@ -5,7 +5,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { resizedBicubic } from "../../src/image/bicubic.ts";
+import { pillowResized } from "../../src/image/pillow-resize.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { clipPatches } from "../../src/networks/clip-pixels.ts";
 import { openClipVision, parseClipVisionConfig } from "../../src/networks/clip-vision.ts";
@@ -46,7 +46,7 @@ describe("images as encoders read them", () => {
     const image = picture({ width, height }, (x, y, c) => {
       return 5 * x + 3 * y + 70 * c + ((x * y) >> 3) + ((x * 7919 + y * 104729 + c * 31) % 97);
     });
-    const { pixels } = resizedBicubic(image, { width: newWidth, height: newHeight });
+    const { pixels } = pillowResized(image, { width: newWidth, height: newHeight }, "bicubic");
     expect(sha256(pixels)).toBe(expected);
   });
 

@@ -73,9 +73,21 @@ function requestOf(name: string): GenerateRequest {
     ...{ stepCount: Number(steps), strength: Number(strength), wantLatents: true },
     image: formulaImage,
     ...(what !== "image" && { mask: formulaMask }),
-    ...(what === "blank" && { maskContent: "grey", maskGrow: 6 }),
+    ...settings[what],
   };
 }
+
+/** What is asked for beside the mask. */
+const settings: Record<string, GenerateRequest> = {
+  blank: { maskContent: "grey", maskGrow: 6 },
+  fill: { maskContent: "fill", maskBlur: 4 },
+  noise: { maskContent: "latent-noise", maskBlur: 4 },
+  nothing: { maskContent: "latent-nothing", maskBlur: 4 },
+  part: {
+    ...{ maskContent: "fill", maskBlur: 4, maskArea: "masked", maskPadding: 5 },
+    ...{ width: 64, height: 64 },
+  },
+};
 
 /** f32 on both sides, whose sums are in another order. */
 const tolerance = 1e-4;

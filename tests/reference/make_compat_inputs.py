@@ -22,7 +22,7 @@ from make_compat import A1111_SAMPLERS, COMFY_SAMPLERS, GOLDEN, SIDE, USUAL, Com
 from make_inputs import mask, nine_channels, picture
 from PIL import Image, ImageFilter, ImageOps
 
-STRIDE = 13
+STRIDE = 17
 # Tool, what, sampler, schedule or none, steps, strength.
 RUNS = """
 comfyui image euler normal 6 0.6
@@ -48,7 +48,20 @@ a1111 mask PLMS - 9 0.75
 a1111 nine Euler - 8 0.75
 a1111 nine DPM++_2M karras 8 0.6
 a1111 nine Heun - 6 1
+a1111 fill Euler - 6 0.75
+a1111 noise Euler_a - 6 0.75
+a1111 nothing DPM++_2M karras 6 0.75
+a1111 part Euler - 6 0.6
 """.strip().splitlines()
+
+# What A1111 is asked for in some of them, with a blurred mask.
+A1111_SETTINGS = {
+    "fill": {"inpainting_fill": 0},
+    "noise": {"inpainting_fill": 2},
+    "nothing": {"inpainting_fill": 3},
+    "part": {"inpainting_fill": 0, "inpaint_full_res": True, "inpaint_full_res_padding": 5},
+}
+BLUR = {"mask_blur_x": 4, "mask_blur_y": 4, "mask_blur": 4}
 
 
 def every_sampler():
@@ -204,8 +217,9 @@ class ForgeInputs(Forge):
             **{"inpainting_mask_invert": 0, "mask_blur_x": 0, "mask_blur_y": 0, "mask_blur": 0, "resize_mode": 0},
             **{"inpaint_full_res": False, "inpaint_full_res_padding": 32, "inpainting_fill": 1, "color_corrections": None},
             **{"width": SIDE, "height": SIDE, "init_images": [Image.fromarray(picture())], "nmask": None},
-            **run.get("settings", {}),
         )
+        if run["what"] in A1111_SETTINGS:
+            p.__dict__.update(BLUR | A1111_SETTINGS[run["what"]])
         p.get_token_merging_ratio = lambda: 0
         for name in ("inpainting_image_conditioning", "img2img_image_conditioning"):
             setattr(p, name, types.MethodType(self.processing[name], p))

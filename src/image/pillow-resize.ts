@@ -1,23 +1,38 @@
 /**
- * Resizes as PIL does with its bicubic filter, to the level: image encoders were trained on what it
- * gives, and other libraries' cubic filters differ where an image gets smaller. Two passes over 8
- * bits with weights in fixed point, rows first.
+ * Resizes as Pillow does with its bicubic and its Lanczos filter, to the level: image encoders were
+ * trained on what the first gives, A1111 uses both, and other libraries' filters differ where an
+ * image gets smaller. Two passes over 8 bits with weights in fixed point, rows first.
  * Source: Pillow's src/libImaging/Resample.c.
  */
 import type { Size } from "./encoder.ts";
-import type { RawImage } from "./read.ts";
+import { channelsOf, type RawImage } from "./read.ts";
 
-/** Of RGB. */
-export function resizedBicubic(image: RawImage, { width, height }: Size): RawImage {
-  const wide = width === image.width ? image : resizedColumns(image, width);
-  return height === image.height ? wide : resizedRows(wide, height);
+type PillowFilter = "bicubic" | "lanczos";
+
+/** Of RGB or grey. */
+export function pillowResized(
+  image: RawImage,
+  { width, height }: Size,
+  filter: PillowFilter,
+): RawImage {
+  const wide = width === image.width ? image : resizedColumns(image, width, filters[filter]);
+  return height === image.height ? wide : resizedRows(wide, height, filters[filter]);
 }
 
 // --- internal ---
 
-const channels = 3;
 const precisionBits = 22;
-const support = 2;
+
+interface Filter {
+  /** Places to each side that count. */
+  support: number;
+  weight(place: number): number;
+}
+
+const filters: Record<PillowFilter, Filter> = {
+  bicubic: { support: 2, weight: cubic },
+  lanczos: { support: 3, weight: lanczos },
+};
 
 /** What each output reads: `count` inputs from `first` on, and their weights. */
 interface Taps {
@@ -28,7 +43,7 @@ interface Taps {
   stride: number;
 }
 
-function tapsOf(sizeIn: number, sizeOut: number): Taps {
+function tapsOf(sizeIn: number, sizeOut: number, { support, weight: weightAt }: Filter): Taps {
   const scale = sizeIn / sizeOut;
   const filterScale = Math.max(1, scale);
   const reach = support * filterScale;
@@ -46,7 +61,7 @@ function tapsOf(sizeIn: number, sizeOut: number): Taps {
     const count = Math.min(sizeIn, Math.trunc(center + reach + 0.5)) - first;
     let sum = 0;
     for (let i = 0; i < count; i++) {
-      exact[i] = cubic((i + first - center + 0.5) * (1 / filterScale));
+      exact[i] = weightAt((i + first - center + 0.5) * (1 / filterScale));
       sum += exact[i]!;
     }
     taps.first[out] = first;
@@ -67,34 +82,37 @@ function cubic(place: number): number {
   return 0;
 }
 
-function resizedColumns(image: RawImage, width: number): RawImage {
+function lanczos(place: number): number {
+  const sinc = (x: number) => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI));
+  return -3 <= place && place < 3 ? sinc(place) * sinc(place / 3) : 0;
+}
+
+function resizedColumns(image: RawImage, width: number, filter: Filter): RawImage {
   const { height } = image;
-  const { first, count, weights, stride } = tapsOf(image.width, width);
+  const { first, count, weights, stride } = tapsOf(image.width, width, filter);
+  const channels = channelsOf(image);
   const pixels = new Uint8Array(width * height * channels);
   let to = 0;
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++, to += channels) {
-      let at = (row * image.width + first[column]!) * channels;
-      let [red, green, blue] = [half, half, half];
+      const start = (row * image.width + first[column]!) * channels;
       const tapEnd = column * stride + count[column]!;
-      for (let tap = column * stride; tap < tapEnd; tap++, at += channels) {
-        const weight = weights[tap]!;
-        red += image.pixels[at]! * weight;
-        green += image.pixels[at + 1]! * weight;
-        blue += image.pixels[at + 2]! * weight;
+      for (let c = 0; c < channels; c++) {
+        let sum = half;
+        for (let tap = column * stride, at = start + c; tap < tapEnd; tap++, at += channels) {
+          sum += image.pixels[at]! * weights[tap]!;
+        }
+        pixels[to + c] = level(sum);
       }
-      pixels[to] = level(red);
-      pixels[to + 1] = level(green);
-      pixels[to + 2] = level(blue);
     }
   }
   return { pixels, width, height };
 }
 
-function resizedRows(image: RawImage, height: number): RawImage {
+function resizedRows(image: RawImage, height: number, filter: Filter): RawImage {
   const { width } = image;
-  const { first, count, weights, stride } = tapsOf(image.height, height);
-  const rowBytes = width * channels;
+  const { first, count, weights, stride } = tapsOf(image.height, height, filter);
+  const rowBytes = width * channelsOf(image);
   const pixels = new Uint8Array(height * rowBytes);
   const sums = new Int32Array(rowBytes);
   for (let row = 0; row < height; row++) {
