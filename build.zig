@@ -9,11 +9,13 @@
 //!   zig build cpu-bench     the timing program of `bun run bench cpu`, into zig-out/bin
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
 //!   zig build basedxl-gpu   the kit's program for GPUs without Bun, into zig-out/bin (likewise)
+//!   zig build replay        the program that sanitizers look at, into zig-out (tests/sanitize)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
 //!   zig build fault-tools   what makes system calls and libc fail for tests/faults, into zig-out
 //!   zig build fuzz          what libFuzzer runs (needs clang), into zig-out; see tests/fuzz
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
-//! -Dfind-races (test-cuda under ThreadSanitizer), -Demulated-gpu=sm_86 (test-cuda on that GPU),
+//! -Dfind-races (test-cuda and replay under ThreadSanitizer), -Demulated-gpu=sm_86 (test-cuda on
+//! that GPU), -Dfind-leaks (the library ends a process that leaks),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
 const std = @import("std");
@@ -28,6 +30,16 @@ comptime {
     if (!is_same) @compileError("BasedXL is built with Zig 0.16, and this is " ++
         builtin.zig_version_string ++ ".");
 }
+
+/// What a build checks while it runs.
+const Checks = struct {
+    /// Memory that is allocated when the last session has been freed (zig/system/leaks.zig).
+    leaks: bool = false,
+    /// By ThreadSanitizer.
+    races: bool = false,
+    /// By valgrind, which is told what is undefined.
+    undefined: bool = false,
+};
 
 /// The library loads on any x86-64 or aarch64 and chooses its kernels when it runs.
 const default_target: std.Target.Query = switch (builtin.os.tag) {
@@ -50,8 +62,17 @@ pub fn build(b: *Build) void {
         "GPUs to compile kernels for (" ++ cuda_kernels.default_architectures ++ ")",
     ) orelse cuda_kernels.default_architectures;
     const cuda_nvcc = if (cuda orelse true) nvcc else null;
+    const finds_leaks = b.option(bool, "find-leaks", "the library ends a process that leaks");
+    const finds_races = b.option(
+        bool,
+        "find-races",
+        "test-cuda and replay under ThreadSanitizer: the ranks' threads, not the kernels' fibres",
+    );
+    const races: Checks = .{ .races = finds_races orelse false };
 
-    const library_module = libraryModule(b, "zig/root.zig", target, optimize);
+    const library_module = libraryModule(b, "zig/root.zig", target, optimize, .{
+        .leaks = finds_leaks orelse false,
+    });
     cuda_kernels.addFatbin(b, library_module, cuda_nvcc, architectures);
     const library = b.addLibrary(.{
         .name = "basedxl",
@@ -61,7 +82,7 @@ pub fn build(b: *Build) void {
     });
     b.installArtifact(library);
 
-    const test_module = libraryModule(b, "zig/root.zig", target, optimize);
+    const test_module = libraryModule(b, "zig/root.zig", target, optimize, .{});
     cuda_kernels.addNone(b, test_module, 0);
     addTestOptions(b, test_module);
     const tests = b.addTest(.{
@@ -72,7 +93,7 @@ pub fn build(b: *Build) void {
     const test_step = b.step("test", "Run the tests beside the code");
     test_step.dependOn(&run_tests.step);
 
-    addEmulated(b);
+    addEmulated(b, races);
     addHeaderChecks(b);
 
     addBench(b, "cpu-bench", "bench_cpu", target, optimize, null, "");
@@ -83,16 +104,17 @@ pub fn build(b: *Build) void {
     addPlans(b, target);
     addFuzz(b);
     addFaultTools(b);
+    addReplay(b, races);
 
     // For the same target as the library: its kernels have been compiled already.
-    const bindings = addProgram(b, "bindings", "bindings", target, .Debug, null, "");
+    const bindings = addProgram(b, "bindings", "bindings", target, .Debug, null, "", .{});
     const run_bindings = b.addRunArtifact(bindings);
     b.step("bindings", "Print src/native/abi.ts").dependOn(&run_bindings.step);
 
     // Compiled with the tests, so that it does not fall behind; run on demand, and then fast.
-    const checked = addProgram(b, "signals", "bench_signals", target, .Debug, null, "");
+    const checked = addProgram(b, "signals", "bench_signals", target, .Debug, null, "", .{});
     test_step.dependOn(&checked.step);
-    const signals = addProgram(b, "signals", "bench_signals", target, .ReleaseFast, null, "");
+    const signals = addProgram(b, "signals", "bench_signals", target, .ReleaseFast, null, "", .{});
     const run_signals = b.addRunArtifact(signals);
     b.step("bench-signals", "Measure signals between ranks").dependOn(&run_signals.step);
 }
@@ -107,9 +129,20 @@ fn addBench(
     nvcc: ?[]const u8,
     architectures: []const u8,
 ) void {
-    const bench = addProgram(b, name, program, target, optimize, nvcc, architectures);
+    const bench = addProgram(b, name, program, target, optimize, nvcc, architectures, .{});
     const install = b.addInstallArtifact(bench, .{});
     b.step(name, "Install this program").dependOn(&install.step);
+}
+
+/// What makes recorded calls of the C ABI again: under ThreadSanitizer, which its kernels are built
+/// for too, or for valgrind, to which it tells what is undefined.
+fn addReplay(b: *Build, checks: Checks) void {
+    const target = b.resolveTargetQuery(default_target);
+    const program = addProgram(b, "replay", "replay", target, .ReleaseSafe, null, "", .{
+        .races = checks.races,
+        .undefined = !checks.races,
+    });
+    b.step("replay", "Install this program").dependOn(&b.addInstallArtifact(program, .{}).step);
 }
 
 /// The parsers of weights, instrumented by Zig, with the libFuzzer of clang.
@@ -162,7 +195,7 @@ fn faultModule(b: *Build, root: []const u8) *Build.Module {
 
 /// What asks cuDNN for plans, and the driver that it finds then.
 fn addPlans(b: *Build, target: Build.ResolvedTarget) void {
-    const plans = addProgram(b, "cudnn-plans", "cudnn_plans", target, .ReleaseSafe, null, "");
+    const plans = addProgram(b, "cudnn-plans", "cudnn_plans", target, .ReleaseSafe, null, "", .{});
     const driver = b.addLibrary(.{
         .name = "cuda",
         .linkage = .dynamic,
@@ -190,8 +223,9 @@ fn addProgram(
     optimize: std.builtin.OptimizeMode,
     nvcc: ?[]const u8,
     architectures: []const u8,
+    checks: Checks,
 ) *Build.Step.Compile {
-    const module = libraryModule(b, "zig/program.zig", target, optimize);
+    const module = libraryModule(b, "zig/program.zig", target, optimize, checks);
     cuda_kernels.addFatbin(b, module, nvcc, architectures);
     const options = b.addOptions();
     options.addOption([]const u8, "program", program);
@@ -232,30 +266,24 @@ fn addTestOptions(b: *Build, module: *Build.Module) void {
 }
 
 /// The emulated driver, and the tests that open it as the product opens NVIDIA's.
-fn addEmulated(b: *Build) void {
+fn addEmulated(b: *Build, checks: Checks) void {
     const emulator = cuda_kernels.addEmulator(b);
     const install = b.addInstallArtifact(emulator, .{});
     b.step("emulator", "Build the emulated CUDA libraries").dependOn(&install.step);
 
-    const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .Debug);
+    const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .Debug, checks);
     // The emulated driver is of this version unless a test changes that.
     cuda_kernels.addNone(b, module, 13000);
     const options = b.addOptions();
     options.addOptionPath("library_path", emulator.getEmittedBin());
     module.addOptions("emulator", options);
     addTestOptions(b, module);
-    const finds_races = b.option(
-        bool,
-        "find-races",
-        "run test-cuda under ThreadSanitizer: the ranks' threads, not the kernels' fibres",
-    ) orelse false;
-    if (finds_races) module.sanitize_thread = true;
     // Not the tests of what it imports: `zig build test` runs those.
     const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
         &emulated_files;
     const tests = b.addTest(.{
         .root_module = module,
-        .use_llvm = finds_races or needsLlvm(b.graph.host, .Debug),
+        .use_llvm = checks.races or needsLlvm(b.graph.host, .Debug),
         .filters = filters,
     });
     const run_tests = b.addRunArtifact(tests);
@@ -303,6 +331,7 @@ fn libraryModule(
     root: []const u8,
     target: Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
+    checks: Checks,
 ) *Build.Module {
     const module = b.createModule(.{
         .root_source_file = b.path(root),
@@ -311,9 +340,16 @@ fn libraryModule(
         .link_libc = true,
         .pic = true,
         // Debug information names folders: without it, the same sources give the same bytes.
-        .strip = optimize != .Debug,
+        .strip = optimize != .Debug and !checks.leaks and !checks.races and !checks.undefined,
+        // For the list of what leaked.
+        .omit_frame_pointer = if (checks.leaks) false else null,
+        .sanitize_thread = checks.races,
+        .valgrind = if (checks.undefined) true else null,
     });
-    addCpuKernels(b, module, target);
+    const options = b.addOptions();
+    options.addOption(bool, "finds_leaks", checks.leaks);
+    module.addOptions("memory_options", options);
+    addCpuKernels(b, module, target, checks.races);
     // What `verify` compares networks with.
     for ([_][2][]const u8{
         .{ "golden_weights", "tests/fixtures/golden/weights.json" },
@@ -333,7 +369,12 @@ const InstructionSet = struct {
 };
 
 /// The same kernels once per instruction set; always optimized, since they are unusable otherwise.
-fn addCpuKernels(b: *Build, module: *Build.Module, target: Build.ResolvedTarget) void {
+fn addCpuKernels(
+    b: *Build,
+    module: *Build.Module,
+    target: Build.ResolvedTarget,
+    finds_races: bool,
+) void {
     for (instructionSets(b, target)) |set| {
         const options = b.addOptions();
         options.addOption([]const u8, "symbol", set.symbol);
@@ -344,7 +385,8 @@ fn addCpuKernels(b: *Build, module: *Build.Module, target: Build.ResolvedTarget)
             .target = b.resolveTargetQuery(set.query),
             .optimize = .ReleaseFast,
             .pic = true,
-            .strip = true,
+            .strip = !finds_races,
+            .sanitize_thread = finds_races,
         });
         kernels.addOptions("options", options);
         const object = b.addObject(.{

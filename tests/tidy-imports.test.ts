@@ -60,7 +60,7 @@ const typescriptLayers = [
 /** The same for zig/. */
 const zigLayers = [
   ["root", "program", "test_cuda", "fuzz"],
-  ["gpu_program"],
+  ["gpu_program", "replay"],
   ["bench"],
   ["abi"],
   ["verify"],

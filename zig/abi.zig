@@ -25,7 +25,7 @@ const random = @import("random.zig");
 const sessions = @import("session.zig");
 const Session = sessions.Session;
 const cores = @import("system/cores.zig");
-const heap = @import("system/heap.zig");
+const leaks = @import("system/leaks.zig");
 const memory = @import("system/memory.zig");
 const adapters = @import("weights.zig").adapters;
 const faults = @import("transport/faults.zig");
@@ -45,7 +45,7 @@ const TestHooks = types.TestHooks;
 const Request = types.Request;
 const Progress = types.Progress;
 
-const gpa = heap.allocator;
+const gpa = leaks.allocator;
 /// For files and futexes only: it starts no threads and handles no signals of the host process.
 const io = std.Io.Threaded.global_single_threaded.io();
 
@@ -97,6 +97,7 @@ pub export fn bxl_session_open(
     checks.last_error.reset();
     if (checks.options(options)) |status| return status;
     out.* = openSession(options) catch |err| return statusOf(err);
+    leaks.began();
     return .ok;
 }
 
@@ -108,7 +109,7 @@ pub export fn bxl_session_close(session: *Session) callconv(.c) void {
 
 /// Ends the life of a closed session. It never blocks.
 pub export fn bxl_session_free(session: *Session) callconv(.c) void {
-    session.free();
+    leaks.ended(!session.free());
 }
 
 /// Starts a job; one at a time.
@@ -264,6 +265,7 @@ pub export fn bxl_verify_open(
         .seed = options.seed,
         .only = options.only.slice(),
     }) catch |err| return statusOf(err);
+    leaks.began();
     return .ok;
 }
 
@@ -284,6 +286,7 @@ pub export fn bxl_verify_read(
 /// Frees a run that has ended.
 pub export fn bxl_verify_free(verification: *Verification) callconv(.c) void {
     verification.close();
+    leaks.ended(false);
 }
 
 /// The ncclUniqueId of the ranks of several processes (`SessionOptions.nccl_unique_id`), made by

@@ -160,10 +160,13 @@ pub const Session = struct {
         session.wakeCoordinator();
     }
 
-    /// Frees a closed session. Where a driver does not answer, the session is left behind with its
-    /// coordinator and all that it may still touch, so that the process goes on.
-    pub fn free(session: *Session) void {
-        if (!session.hasEnded()) return session.coordinator.detach();
+    /// Frees a closed session. False where a driver does not answer: the session is left behind
+    /// with its coordinator and all that it may still touch, so that the process goes on.
+    pub fn free(session: *Session) bool {
+        if (!session.hasEnded()) {
+            session.coordinator.detach();
+            return false;
+        }
         session.coordinator.join();
         if (session.job) |*job| job.deinit();
         session.result.deinit();
@@ -171,6 +174,7 @@ pub const Session = struct {
         session.plans.deinit();
         session.options.files_arena.deinit();
         session.gpa.destroy(session);
+        return true;
     }
 
     pub fn currentState(session: *const Session) State {

@@ -4,6 +4,7 @@
 //!   fibre           switching between stacks, for ranks that share a core
 //!   heap            the library's allocator
 //!   huge_pages      large allocations on 2 MiB pages
+//!   leaks           the same allocator, or one that finds what was never freed
 //!   memory          memory that it may still take
 //!   placement       which cores its threads run on, beside other programs
 
@@ -12,6 +13,7 @@ pub const cores = @import("system/cores.zig");
 pub const fibre = @import("system/fibre.zig");
 pub const heap = @import("system/heap.zig");
 pub const huge_pages = @import("system/huge_pages.zig");
+pub const leaks = @import("system/leaks.zig");
 pub const memory = @import("system/memory.zig");
 pub const placement = @import("system/placement.zig");
 

@@ -32,7 +32,13 @@ export async function listRepository(
   revision: string,
 ): Promise<Listing> {
   const hubUrl = client.settings.endpoint;
-  const fetch = jsonFetch(client, { id, revision }, jsonBytesMax) as typeof globalThis.fetch;
+  const nextPage = jsonFetch(client, { id, revision }, jsonBytesMax);
+  let pageCount = 0;
+  const fetch = (async (url: string) => {
+    pageCount += 1;
+    if (pageCount > pagesMax) throw refusal(`The list of ${id} has more than ${pagesMax} pages.`);
+    return await nextPage(url);
+  }) as typeof globalThis.fetch;
   const asked = { name: id, revision, additionalFields: ["sha" as const], hubUrl, fetch };
   const commit = isCommit(revision) ? revision : (await parsed(hubUrl, modelInfo(asked))).sha;
   if (typeof commit !== "string" || !isCommit(commit)) {
@@ -55,6 +61,8 @@ export async function listRepository(
 
 const jsonBytesMax = 64 << 20;
 const filesMax = 100_000;
+/** The hub gives 1,000 files on a page. A list whose pages are empty would never end. */
+const pagesMax = 1_000;
 
 /** What the package makes of an answer; what it cannot make sense of is no answer of a hub. */
 async function parsed<T>(endpoint: string, answer: Promise<T>): Promise<T> {

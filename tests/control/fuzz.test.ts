@@ -56,18 +56,19 @@ describe("the command", () => {
     expect(found).toEqual([[100_000, expect.stringContaining("it leaks")]]);
   });
 
-  test("writes a table of what several runs have done", () => {
+  test("writes a table of what several runs have done", async () => {
     const [a, b] = [0, 1].map(() => mkdtempSync(join(tmpdir(), "basedxl-report-")));
     const progress = { seconds: 2.4, crashes: [], commits: ["0123abcd"] };
     writeState(a!, 1, { prompts: { ...progress, next: 10 }, texts: { ...progress, next: 3 } });
     writeState(b!, 1, { prompts: { ...progress, next: 10_000_000 } });
-    const crashes = [{ index: 7, reason: "it hangs" }];
+    const crashes = [7, 9].map((index) => ({ index, reason: "it hangs" }));
     writeState(b!, 2, { prompts: { ...progress, next: 8, crashes } });
-    const lines = reportOf([a!, b!], ["texts", "prompts", "images"]).trim().split("\n");
-    expect(lines.slice(-3)).toEqual([
+    const isCrash = async (_: string, __: number, index: number) => index === 7;
+    const report = await reportOf([a!, b!], ["texts", "prompts", "images"], isCrash);
+    expect(report.trim().split("\n").slice(-3)).toEqual([
       "| texts | 1 | 3 | 2 | 0 | 0123abcd |",
       "| prompts | 1 | 10,000,000 | 2 | 0 | 0123abcd |",
-      "| prompts | 2 | 8 | 2 | 7 | 0123abcd |",
+      "| prompts | 2 | 8 | 2 | 7 (1 not repeated) | 0123abcd |",
     ]);
     for (const folder of [a!, b!]) rmSync(folder, { recursive: true });
   });

@@ -393,6 +393,15 @@ describe("an untrusted list", () => {
     });
   }
 
+  test("whose empty pages go on for ever is given up", async () => {
+    const next = `<${server.endpoint}/api/models/org/single/tree/${commit}>; rel="next"`;
+    server.fault = ({ path }) =>
+      path.includes("/tree/") ? { body: "[]", headers: { link: next } } : undefined;
+    const sentence = "The list of org/single has more than 1000 pages.";
+    expect(await refused("org/single")).toBe(sentence);
+    expect(server.requests.length).toBeLessThan(1_100);
+  });
+
   for (const entry of [
     { size: -1, oid: "0".repeat(40) },
     { size: 1.5, oid: "0".repeat(40) },

@@ -177,6 +177,7 @@ const refusals: Record<string, string | (() => unknown)> = {
   "src/hub/open.ts textBytesMax": "src/hub/open.ts: too much for a config",
   "src/hub/listing.ts jsonBytesMax": "src/hub/http.ts: MiB where a list of files",
   "src/hub/listing.ts filesMax": "src/hub/listing.ts: has more than",
+  "src/hub/listing.ts pagesMax": "tests/control/hub-download.test.ts: has more than 1000 pages",
   "src/hub/http.ts redirectsMax": "tests/control/hub-download.test.ts: in a circle",
   "src/hub/blob.ts restartsMax": "src/hub/blob.ts: changes while it is fetched",
   "src/serve/config.ts fileBytesMax": () =>

@@ -50,7 +50,9 @@ if (values.repeat !== undefined) {
   const reason = await runCase(await openTarget(name), seed, Number(index));
   process.stdout.write(`${reason ?? "no crash"}\n`);
 } else if (values.report !== undefined) {
-  writeFileSync(values.report, reportOf(values.out.split(","), all));
+  const isCrash = async (name: string, ofSeed: number, index: number) =>
+    (await runCase(await openTarget(name), ofSeed, index)) !== null;
+  writeFileSync(values.report, await reportOf(values.out.split(","), all, isCrash));
 } else process.exitCode = await fuzz();
 
 async function fuzz(): Promise<number> {

@@ -36,20 +36,28 @@ export function noteCommit(progress: Progress, root: string): void {
   if (progress.commits.at(-1) !== commit) progress.commits.push(commit);
 }
 
+/** Whether a case that was a crash is one again; a case of libFuzzer is not tried. */
+export type Retry = (target: string, seed: number, index: number) => Promise<boolean>;
+
 /** The states in `folders` as a table in Markdown; of runs of the same cases the longest. */
-export function reportOf(folders: readonly string[], targets: readonly string[]): string {
-  const rows = targets.flatMap((target) => {
-    const bySeed = new Map<string, Progress>();
+export async function reportOf(
+  folders: readonly string[],
+  targets: readonly string[],
+  isCrash: Retry,
+): Promise<string> {
+  const rows: string[] = [];
+  for (const target of targets) {
+    const bySeed = new Map<number, Progress>();
     for (const folder of folders) {
       for (const name of existsSync(folder) ? readdirSync(folder) : []) {
-        const seed = /^state-(\d+)\.json$/.exec(name)?.[1];
-        const found = seed && readState(folder, Number(seed))[target];
-        if (!seed || !found || found.next <= (bySeed.get(seed)?.next ?? 0)) continue;
+        const seed = Number(/^state-(\d+)\.json$/.exec(name)?.[1]);
+        const found = Number.isNaN(seed) ? undefined : readState(folder, seed)[target];
+        if (!found || found.next <= (bySeed.get(seed)?.next ?? 0)) continue;
         bySeed.set(seed, found);
       }
     }
-    return [...bySeed].map(([seed, progress]) => rowOf(target, seed, progress));
-  });
+    for (const [seed, progress] of bySeed) rows.push(await rowOf(target, seed, progress, isCrash));
+  }
   return `${tableHead}${rows.join("\n")}\n`;
 }
 
@@ -58,17 +66,30 @@ export function reportOf(folders: readonly string[], targets: readonly string[])
 const tableHead = `# What long runs of the fuzzer have done
 
 Written by \`bun run fuzz --report\`. Seconds are those of a clock, also where other work had the
-cores; crashes are numbers of cases (\`bun run fuzz --repeat TARGET:NUMBER\`).
+cores. Crashes are numbers of cases (\`bun run fuzz --repeat TARGET:NUMBER\`), each tried again with
+the code at hand.
 
 | target | seed | cases | seconds | crashes | commits |
 |---|---|---|---|---|---|
 `;
 
-function rowOf(target: string, seed: string, progress: Progress): string {
-  const { next, seconds, crashes, commits = [] } = progress;
-  const found = crashes.length === 0 ? "0" : crashes.map(({ index }) => index).join(", ");
-  const cells = [next.toLocaleString("en"), Math.round(seconds).toLocaleString("en"), found];
-  return `| ${[target, seed, ...cells, commits.join(", ")].join(" | ")} |`;
+async function rowOf(
+  target: string,
+  seed: number,
+  { next, seconds, crashes, commits = [] }: Progress,
+  isCrash: Retry,
+): Promise<string> {
+  const left: (number | string)[] = [];
+  for (const { index } of crashes) {
+    if (typeof index === "string" || (await isCrash(target, seed, index))) left.push(index);
+  }
+  const gone = crashes.length - left.length;
+  const found = left.length === 0 ? "0" : left.join(", ");
+  const cells = [
+    ...[target, seed, next.toLocaleString("en"), Math.round(seconds).toLocaleString("en")],
+    ...[gone === 0 ? found : `${found} (${gone} not repeated)`, commits.join(", ")],
+  ];
+  return `| ${cells.join(" | ")} |`;
 }
 
 function pathOf(folder: string, seed: number): string {

@@ -2,6 +2,7 @@
 //! already checked shapes and taken memory. Where there is a op_trace, it says what the other would
 //! compute and move, kernel by kernel for GPUs.
 
+const std = @import("std");
 const tallies = @import("op_trace.zig");
 const Cost = tallies.Cost;
 const Operation = tallies.Operation;
@@ -80,7 +81,7 @@ pub const Planned = struct {
                 .int8 = weight.dtype == .i8,
             };
             return plan.note(shaped(operation, x.shape), .{
-                .flops = 4 * out.shape.elementCount() * x.shape.channels,
+                .flops = 4 *| out.shape.elementCount() *| x.shape.channels,
                 .bytes = plan.inputBytes(x, weight) + plan.weightBytes(weight) + out.byteCount(),
             });
         }
@@ -150,7 +151,7 @@ pub const Planned = struct {
         operation.residual = !has_pass and options.residual != null;
         const taps: u64 = weight.shape[1] * weight.shape[2];
         plan.note(shaped(operation, input.shape), .{
-            .flops = 2 * out.shape.elementCount() * taps * weight.shape[3],
+            .flops = 2 *| out.shape.elementCount() *| taps *| weight.shape[3],
             .bytes = input.byteCount() + halo_bytes + plan.weightBytes(weight) + out.byteCount() +
                 if (operation.residual) out.byteCount() else 0,
         });
@@ -186,7 +187,7 @@ pub const Planned = struct {
             .heads = head_count,
             .causal = causal,
         }, q.shape), .{
-            .flops = 4 * q.shape.elementCount() * key_count,
+            .flops = 4 *| q.shape.elementCount() *| key_count,
             .bytes = bytes,
             .launches = launches,
         });
@@ -218,7 +219,7 @@ pub const Planned = struct {
             .keys = key_count,
             .heads = head_count,
         }, x.shape), .{
-            .flops = 2 * out.shape.elementCount() * (x.shape.channels + 2 * key_count),
+            .flops = 2 *| out.shape.elementCount() *| (x.shape.channels + 2 * key_count),
             .bytes = x.byteCount() + plan.weightBytes(weight) + keys_values.byteCount() +
                 out.byteCount(),
         });
@@ -409,7 +410,7 @@ pub const Planned = struct {
             .residual = residual != null,
             .int8 = plan.is_cuda and weights[0].dtype == .i8,
         }, x.shape), .{
-            .flops = 2 * out.shape.elementCount() * x.shape.channels,
+            .flops = 2 *| out.shape.elementCount() *| x.shape.channels,
             .bytes = plan.inputBytes(x, weights[0]) + weight_bytes + out_bytes +
                 if (residual != null) out_bytes else 0,
         });
@@ -464,4 +465,15 @@ fn shaped(operation: Operation, x: Shape) Operation {
     complete.width = x.width;
     complete.in = x.channels;
     return complete;
+}
+
+test "operations of images that no machine could make are counted to the limit" {
+    const gpa = std.testing.allocator;
+    var op_trace: OpTrace = .{ .gpa = gpa };
+    defer op_trace.deinit();
+    const plan: Planned = .{ .activation = .f32, .op_trace = &op_trace };
+    const shape: Shape = .{ .batch = 1, .rows = 1 << 14, .width = 1 << 14, .channels = 512 };
+    const huge: Tensor = .{ .address = 0, .shape = shape, .dtype = .f32 };
+    try plan.attention(huge, huge, &.{huge}, 1, false);
+    try std.testing.expectEqual(std.math.maxInt(u64), op_trace.entries.items[0].cost.flops);
 }

@@ -30,6 +30,56 @@ pub fn prepare(top: usize, entry: *const fn () callconv(.c) noreturn) usize {
     return @intFromPtr(frame);
 }
 
+/// What ThreadSanitizer knows a stack by; nothing in other builds. `enter` comes right before the
+/// switch to that stack.
+pub const Watched = if (builtin.sanitize_thread) struct {
+    fiber: *anyopaque,
+
+    /// The stack that runs.
+    pub fn current() Watched {
+        return .{ .fiber = __tsan_get_current_fiber() };
+    }
+
+    pub fn init() Watched {
+        return .{ .fiber = __tsan_create_fiber(0) };
+    }
+
+    /// Never of the stack that runs.
+    pub fn deinit(watched: Watched) void {
+        __tsan_destroy_fiber(watched.fiber);
+    }
+
+    pub inline fn enter(watched: Watched) void {
+        __tsan_switch_to_fiber(watched.fiber, 0);
+    }
+} else struct {
+    pub fn current() Watched {
+        return .{};
+    }
+
+    pub fn init() Watched {
+        return .{};
+    }
+
+    pub fn deinit(_: Watched) void {}
+
+    pub inline fn enter(_: Watched) void {}
+};
+
+extern fn __tsan_get_current_fiber() *anyopaque;
+extern fn __tsan_create_fiber(flags: c_uint) *anyopaque;
+extern fn __tsan_destroy_fiber(fiber: *anyopaque) void;
+extern fn __tsan_switch_to_fiber(fiber: *anyopaque, flags: c_uint) void;
+
+/// Tells valgrind of a stack, and that it is gone; in other builds nothing.
+pub fn announce(stack: []u8) usize {
+    return if (builtin.valgrind_support) std.valgrind.stackRegister(stack) else 0;
+}
+
+pub fn forget(id: usize) void {
+    if (builtin.valgrind_support) std.valgrind.stackDeregister(id);
+}
+
 // Functions and not assembly beside them, which Zig's own backend leaves out.
 
 fn bareSwitch() callconv(.naked) void {

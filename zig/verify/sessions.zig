@@ -79,7 +79,7 @@ pub const Opened = struct {
     pub fn close(opened: *Opened) void {
         opened.session.close();
         while (opened.session.currentState() != .closed) opened.pause();
-        opened.session.free();
+        _ = opened.session.free();
     }
 
     /// The results live until the next call. Takes `job`.

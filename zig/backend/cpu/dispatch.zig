@@ -56,6 +56,8 @@ pub fn bestBf16() ?InstructionSet {
 /// The widest instruction set of this machine.
 pub fn best() InstructionSet {
     if (builtin.cpu.arch == .aarch64) return .aarch64;
+    // It makes a call of each fused multiply-add, and a job would take minutes.
+    if (std.valgrind.runningOnValgrind() > 0) return .x86_64;
     if (isSupported(.x86_64_v4)) return .x86_64_v4;
     if (isSupported(.x86_64_v3)) return .x86_64_v3;
     return .x86_64;

@@ -39,6 +39,8 @@ pub const RankFibers = struct {
     /// Thread pools by rank, for kernel workspaces: a thread uses that of its first fiber.
     pools: [member_count_max]*const ThreadPool = undefined,
     stacks: [member_count_max]Stack = undefined,
+    /// By stack, for valgrind.
+    stack_ids: [member_count_max]usize = undefined,
     stack_count: usize = 0,
     /// CPU time of each rank: of its fiber, and of batched GEMMs its part of the rows. Written by
     /// the thread that runs the fiber, or under the mutex while the fiber waits for a GEMM.
@@ -135,9 +137,12 @@ pub const RankFibers = struct {
         /// Saved stack pointers of the fiber and of its thread.
         saved: usize,
         home: usize = 0,
+        watched: fibres.Watched,
+        watched_home: fibres.Watched,
 
         fn leave(member: *Member, state: State) void {
             member.next_state = state;
+            member.watched_home.enter();
             fibres.switchTo(&member.saved, member.home);
         }
     };
@@ -161,12 +166,18 @@ pub const RankFibers = struct {
         };
         errdefer fibers.deinit();
         while (fibers.stack_count < options.rank_count) : (fibers.stack_count += 1) {
-            fibers.stacks[fibers.stack_count] = mapStack() catch return error.OutOfMemory;
+            const stack = mapStack() catch return error.OutOfMemory;
+            fibers.stacks[fibers.stack_count] = stack;
+            fibers.stack_ids[fibers.stack_count] = fibres.announce(stack);
         }
     }
 
     pub fn deinit(fibers: *RankFibers) void {
-        for (fibers.stacks[0..fibers.stack_count]) |stack| std.posix.munmap(stack);
+        const count = fibers.stack_count;
+        for (fibers.stacks[0..count], fibers.stack_ids[0..count]) |stack, id| {
+            fibres.forget(id);
+            std.posix.munmap(stack);
+        }
         fibers.* = undefined;
     }
 
@@ -181,8 +192,11 @@ pub const RankFibers = struct {
                 .entry = entry,
                 .context = context,
                 .saved = fibres.prepare(@intFromPtr(stack.ptr) + stack.len, beginMember),
+                .watched = .init(),
+                .watched_home = undefined,
             };
         }
+        defer for (fibers.members[0..count]) |*member| member.watched.deinit();
         fibers.member_count = count;
         var threads: [member_count_max]std.Thread = undefined;
         var started: usize = 1;
@@ -284,6 +298,8 @@ pub const RankFibers = struct {
                     fibers.enter(thread);
                     beginning = member;
                     member.entered_ns = threadNs(fibers.io);
+                    member.watched_home = .current();
+                    member.watched.enter();
                     fibres.switchTo(&member.home, member.saved);
                     fibers.own_ns[member.rank] += threadNs(fibers.io) - member.entered_ns;
                     fibers.settle(member);
@@ -456,5 +472,6 @@ fn beginMember() callconv(.c) noreturn {
     const member = beginning;
     member.entry(member.context, member.rank);
     member.next_state = .ended;
+    member.watched_home.enter();
     fibres.jumpTo(member.home);
 }
