@@ -14,7 +14,8 @@ import { extraction, gpuSample, longSample, type Program, pulling, sample } from
 export const pull = await pulling();
 
 /** Calls of memory in a run of `sample`, of which the seed chooses. */
-const memoryCalls = sampled(fc.integer({ min: 1, max: 2300 }), 10);
+const memoryCall = fc.integer({ min: 1, max: 3500 });
+const memoryCalls = sampled(fc.uniqueArray(memoryCall, { minLength: 10, maxLength: 10 }), 1).flat();
 
 const diskFaults = sampleDisk.map((each) => diskFault(sample, each));
 const pullFaults = [...pullDisk.map((each) => diskFault(pull, each)), ...networkFaults(pull.hub)];
