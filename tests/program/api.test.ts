@@ -30,9 +30,13 @@ async function run(code: string | undefined): Promise<string> {
   return out;
 }
 
-test("there are three examples", () => {
-  expect(examples).toHaveLength(3);
+test("there are four examples", () => {
+  expect(examples).toHaveLength(4);
 });
+
+test("memory and time are known before weights load", async () => {
+  expect(await run(examples[3])).toBe("1 true true\n");
+}, 30_000);
 
 test("images of one request may differ in prompt and guidance", async () => {
   expect(await run(examples[0])).toBe(

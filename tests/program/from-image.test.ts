@@ -101,7 +101,9 @@ const flags = fc
   .map((f) => ({
     ending: f.ending,
     args: [
-      ...["--prompt", f.prompt, "--guidance-scale", f.guidance, "--guidance-rescale", f.rescale],
+      ...["--prompt", f.prompt, "--guidance-scale", f.guidance],
+      // CFG++ has a scale of its own.
+      ...["--guidance-rescale", f.scheduler.endsWith("cfg_pp") ? "0" : f.rescale],
       ...["--seed", String(f.seed), "--width", f.width, "--height", f.height],
       ...(f.levels ?? ["--steps", String(f.steps), "--scheduler", f.scheduler]),
       ...["--gpus", f.ranks],
