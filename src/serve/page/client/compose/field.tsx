@@ -78,8 +78,23 @@ interface NumberFieldProps extends FieldProps {
 export function SliderField({ name, label, min, max, step, usual = min }: NumberFieldProps) {
   const value = Number(settingValue(name) ?? usual);
   const info = infoOf(name);
+  const box = { min: info?.min ?? min, max: info?.max ?? max };
+  return (
+    <Slider {...{ name, label, min, max, step, value, box }} onValue={(next) => give(name, next)} />
+  );
+}
+
+interface SliderProps extends Omit<NumberFieldProps, "usual" | "unset"> {
+  value: number;
+  /** What the box takes. */
+  box: { min: number; max: number };
+  onValue(value: number): void;
+}
+
+/** The same of a value that is no setting by itself. */
+export function Slider({ name, label, value, box, onValue, ...slider }: SliderProps) {
   const take = (text: string) => {
-    if (text !== "" && Number.isFinite(Number(text))) give(name, Number(text));
+    if (text !== "" && Number.isFinite(Number(text))) onValue(Number(text));
   };
   return (
     <Labelled {...{ name, label }}>
@@ -87,13 +102,13 @@ export function SliderField({ name, label, min, max, step, usual = min }: Number
         <input
           type="range"
           aria-label={`${label}, slider`}
-          {...{ min, max, step, value: Math.min(max, value) }}
+          {...{ ...slider, value: Math.min(slider.max, value) }}
           onInput={({ currentTarget }) => take(currentTarget.value)}
         />
         <input
           id={`field-${name}`}
           type="number"
-          {...{ min: info?.min ?? min, max: info?.max ?? max, step: "any", value }}
+          {...{ ...box, step: "any", value }}
           onChange={({ currentTarget }) => take(currentTarget.value)}
         />
       </div>

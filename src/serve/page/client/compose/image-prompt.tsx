@@ -6,7 +6,7 @@ import { signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
 import type { JobRequest, ListedSetting } from "../server/wire.ts";
 import { IconButton } from "../ui/icons.tsx";
-import { Labelled } from "./field.tsx";
+import { Slider } from "./field.tsx";
 import { given } from "./form.ts";
 import { ChoiceItem, firstOf, giveFirst, NetworkChoice, NumberItem } from "./list-items.tsx";
 import { base64Of, drop, type Picture, PictureInput, pictureOf } from "./picture.tsx";
@@ -87,24 +87,12 @@ function Seen() {
 
 /** Images have the same scale here. */
 function ScaleField() {
-  const scale = Number(firstOf("ip_scale") ?? 1);
-  const take = (text: string) => giveFirst("ip_scale", Number(text) === 1 ? "" : Number(text));
   return (
-    <Labelled name="ip_scale" label="Scale">
-      <div class="slider">
-        <input
-          type="range"
-          aria-label="Scale, slider"
-          {...{ min: 0, max: 2, step: 0.05, value: scale }}
-          onInput={({ currentTarget }) => take(currentTarget.value)}
-        />
-        <input
-          id="field-ip_scale"
-          type="number"
-          {...{ min: 0, max: 10, step: "any", value: scale }}
-          onChange={({ currentTarget }) => take(currentTarget.value)}
-        />
-      </div>
-    </Labelled>
+    <Slider
+      {...{ name: "ip_scale", label: "Scale", min: 0, max: 2, step: 0.05 }}
+      value={Number(firstOf("ip_scale") ?? 1)}
+      box={{ min: 0, max: 10 }}
+      onValue={(scale) => giveFirst("ip_scale", scale === 1 ? undefined : scale)}
+    />
   );
 }
