@@ -19,8 +19,8 @@ export const ipAdapterSettings = {
     hint: "MODEL",
     help:
       "An IP-Adapter for SDXL (plain or plus; a .safetensors file, a name in the folders of " +
-      "models, or h94/IP-Adapter:FILE of the hub): the image follows --ip-image as it follows the " +
-      "prompt. Up to " +
+      "models, or h94/IP-Adapter:FILE of the hub): the image follows --ip-image as it follows " +
+      "the prompt. Up to " +
       `${ipAdapterCountMax}, by giving the flag several times, each with an --ip-image. ` +
       "Default: none.",
     scope: "request",
