@@ -6,7 +6,7 @@ import type { Size } from "../image/encoder.ts";
 import type { RawImage } from "../image/read.ts";
 import { resized } from "../image/transform.ts";
 import type { UpscalerNetwork } from "../networks/network.ts";
-import { enlargements, tileSizeDefault } from "./enlargements.ts";
+import { enlargements, tileSizeOf } from "./enlargements.ts";
 import type { ImageHooks, Session } from "./session.ts";
 
 interface EnlargeOptions extends ImageHooks {
@@ -19,8 +19,9 @@ export async function enlarged(
   session: Pick<Session, "upscale">,
   image: RawImage,
   size: Size,
-  { network, tileSize = tileSizeDefault, ...hooks }: EnlargeOptions,
+  { network, tileSize: given, ...hooks }: EnlargeOptions,
 ): Promise<RawImage> {
+  const tileSize = tileSizeOf(given);
   let result = image;
   for (const _ of enlargements(image, size, network)) {
     result = (await session.upscale({ image: result, network, tileSize }, hooks)).image;

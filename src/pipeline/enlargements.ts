@@ -1,7 +1,9 @@
 /**
  * How often an upscaler enlarges an image on the way to a size, as A1111 does.
  */
+import { badOption } from "../errors.ts";
 import type { Size } from "../image/encoder.ts";
+import { upscaleTileMax, upscaleTileMin } from "../native/abi.ts";
 import type { UpscalerNetwork } from "../networks/network.ts";
 
 /** Pixels of a side of a tile. */
@@ -13,6 +15,14 @@ const timesMax = 3;
 export interface FirstUpscale extends Size {
   network: UpscalerNetwork;
   tileSize: number;
+}
+
+/** `value`, or the default. Throws "bad-option". */
+export function tileSizeOf(value: number = tileSizeDefault): number {
+  if (Number.isInteger(value) && value >= upscaleTileMin && value <= upscaleTileMax) return value;
+  throw badOption(
+    `tileSize must be a whole number from ${upscaleTileMin} to ${upscaleTileMax}, not ${value}.`,
+  );
 }
 
 /** The sizes in pixels of what the network enlarges, one after the other. */

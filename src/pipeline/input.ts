@@ -42,6 +42,7 @@ export interface InputRequest
     | "strength"
     | "maskArea"
     | "maskContent"
+    | "maskPadding"
     | "compat"
   > {
   image?: ImageSource | undefined;
@@ -121,7 +122,10 @@ export function checkInput(
   { hasLatents, naming }: { hasLatents: boolean; naming: Naming },
 ): void {
   const needImage = ["mask", "extend"] as const;
-  const needMask = ["invertMask", "maskBlur", "maskGrow", "maskArea", "maskContent"] as const;
+  const needMask = [
+    ...(["invertMask", "maskBlur", "maskGrow"] as const),
+    ...(["maskArea", "maskContent", "maskPadding"] as const),
+  ];
   const refuse = (keys: readonly (keyof InputRequest)[], missing: string) => {
     const lost = keys.find((key) => {
       const value: unknown = request[key];

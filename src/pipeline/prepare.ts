@@ -17,7 +17,7 @@ import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { openUpscaler } from "../networks/upscaler.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
-import { type FirstUpscale, tileSizeDefault } from "./enlargements.ts";
+import { type FirstUpscale, tileSizeOf } from "./enlargements.ts";
 import { fetchRequestFiles } from "./fetch-files.ts";
 import { checkTogether } from "./hires.ts";
 import { readImages } from "./read-images.ts";
@@ -205,8 +205,12 @@ async function openRefiner(
 
 function firstUpscale({ upscale }: PrepareOptions, files: RequestFiles): FirstUpscale | null {
   if (upscale === undefined) return null;
-  const { upscaler, tileSize = tileSizeDefault, ...size } = upscale;
-  return { ...size, tileSize, network: openUpscaler(files.find("upscaler", upscaler)) };
+  const { upscaler, tileSize, ...size } = upscale;
+  return {
+    ...size,
+    tileSize: tileSizeOf(tileSize),
+    network: openUpscaler(files.find("upscaler", upscaler)),
+  };
 }
 
 /** With the base model's VAE, whose latents it reads. */

@@ -198,6 +198,7 @@ describe("one sentence for", () => {
     ["blur alone", { image, maskBlur: 3 }, /^--mask-blur needs a mask, --mask\.$/],
     ["a content alone", { image, maskContent: "fill" }, /^--mask-content needs a mask/],
     ["an area alone", { image, maskArea: "masked" }, /^--mask-area needs a mask/],
+    ["a padding alone", { image, maskPadding: 8 }, /^--mask-padding needs a mask/],
     ["inversion alone", { image, invertMask: true }, /^--invert-mask needs a mask/],
     ["strength 0", { image, strength: 0 }, /^--strength must be above 0/],
     ["strength -1", { image, strength: -1 }, /^--strength must be a number from 0 to 1/],

@@ -152,11 +152,14 @@ describe("a pipeline", () => {
     const upscaler = writeUpscaler("rrdbnet_x4");
     await using pipeline = await opened(request);
     const image = noiseImage(8, 8);
-    const refused = (name: string, code: ErrorCode, scale?: number) =>
-      refusal(() => pipeline.upscale(image, { upscaler: name, scale }), code);
+    const refused = (name: string, code: ErrorCode, scale?: number, tileSize?: number) =>
+      refusal(() => pipeline.upscale(image, { upscaler: name, scale, tileSize }), code);
     const vae = model.weights.vae.files[0]!;
     expect(await refused(vae, "bad-weights")).toContain("is a VAE");
     expect(await refused("nothing-here", "bad-model")).toContain("upscaler");
     expect(await refused(upscaler, "bad-option", 1e5)).toContain("more than");
+    for (const tileSize of [64, 200.5, 5000, Number.NaN]) {
+      expect(await refused(upscaler, "bad-option", 2, tileSize)).toContain("128 to 4096");
+    }
   });
 });
