@@ -24,6 +24,8 @@ import {
 const upload: InputType = {
   type: "COMBO",
   choices: ({ inputImages }) => inputImages,
+  // Images of jobs and those in folders are not listed: they are looked for when they are read.
+  accepts: () => true,
   options: { image_upload: true },
 };
 const side = whole(512, 0, sideMax, 1);

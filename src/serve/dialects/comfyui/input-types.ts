@@ -2,6 +2,7 @@
  * Inputs of ComfyUI's nodes: kinds of values, names to choose from, and limits.
  */
 import type { Capabilities } from "../../capabilities.ts";
+import { modelNamed, nameIn } from "../listed-names.ts";
 
 /** What of this server nodes list. */
 export interface NodeLists extends Capabilities {
@@ -9,12 +10,17 @@ export interface NodeLists extends Capabilities {
   inputImages: readonly string[];
 }
 
+/** Lists of models and what goes with them. */
+export type ListName = "models" | "loras" | "vaes" | "embeddings" | "controlnets" | "upscalers";
+
 /** A kind of value that nodes hand on, as "MODEL". */
 export type ValueType = string;
 
 export interface InputType {
   /** Names to choose from, of the server's lists. */
   choices?: (lists: NodeLists) => readonly string[];
+  /** Whether a name can be chosen. Default: where it is one of the choices. */
+  accepts?: (name: string, lists: NodeLists) => boolean;
   type: ValueType;
   options?: Readonly<Record<string, unknown>> & { min?: number; max?: number };
 }
@@ -53,9 +59,15 @@ export function flag(of: boolean): InputType {
   return { type: "BOOLEAN", options: { default: of } };
 }
 
-/** One of a list of this server, by its name. */
-export function listed(of: "models" | "loras" | "vaes" | "controlnets" | "upscalers"): InputType {
-  return { type: "COMBO", choices: (lists) => lists[of].map(({ name }) => name) };
+/** One of a list of this server, perhaps with its file's ending, which lists leave out. */
+export function listed(of: ListName): InputType {
+  const find = (name: string, lists: NodeLists) =>
+    of === "models" ? modelNamed(lists, name) : nameIn(lists[of], name);
+  return {
+    type: "COMBO",
+    choices: (lists) => lists[of].map(({ name }) => name),
+    accepts: (name, lists) => find(name, lists) !== null,
+  };
 }
 
 export function choice(...names: string[]): InputType {

@@ -4,6 +4,7 @@
  */
 import type { Capabilities } from "../../capabilities.ts";
 import { memoryOfMachine } from "../machine.ts";
+import type { ListName } from "./input-types.ts";
 
 /** The version of ComfyUI whose API this is. */
 const apiVersion = "0.3.64";
@@ -31,20 +32,20 @@ export function systemStats({ version, ranks }: Capabilities) {
   };
 }
 
-export const modelFolders = [
-  ...["checkpoints", "loras", "vae", "embeddings", "controlnet", "upscale_models"],
-];
+/** The lists of this server by ComfyUI's names of the folders. */
+const lists = new Map<string, ListName>([
+  ["checkpoints", "models"],
+  ["loras", "loras"],
+  ["vae", "vaes"],
+  ["embeddings", "embeddings"],
+  ["controlnet", "controlnets"],
+  ["upscale_models", "upscalers"],
+]);
+
+export const modelFolders = [...lists.keys()];
 
 /** Names in a folder; null for a folder that is not there. */
-export function modelFolder(
-  folder: string,
-  { models, loras, vaes, embeddings, controlnets, upscalers }: Capabilities,
-): string[] | null {
-  const names = (list: readonly { name: string }[]) => list.map(({ name }) => name);
-  if (folder === "checkpoints") return names(models);
-  if (folder === "loras") return names(loras);
-  if (folder === "embeddings") return names(embeddings);
-  if (folder === "controlnet") return names(controlnets);
-  if (folder === "upscale_models") return names(upscalers);
-  return folder === "vae" ? names(vaes) : null;
+export function modelFolder(folder: string, capabilities: Capabilities): string[] | null {
+  const list = lists.get(folder);
+  return list === undefined ? null : capabilities[list].map(({ name }) => name);
 }

@@ -4,7 +4,6 @@
  * Source: ComfyUI, execution.py (validate_prompt, validate_inputs).
  */
 import { isObject, type JsonObject, wordsOf } from "../../../metadata/foreign-json.ts";
-import { modelNamed, nameIn } from "../listed-names.ts";
 import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { type ComfyError, comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { type GraphNode, nodesOf, type Prompt } from "./graph.ts";
@@ -197,24 +196,13 @@ function checkedValue(name: string, input: InputType, sent: unknown, lists: Node
   }
   if (input.choices === undefined) return { value: converted };
   const choices = input.choices(lists);
-  if (isListed(name, wordsOf(converted), choices, lists)) return { value: converted };
+  const chosen = wordsOf(converted);
+  if (input.accepts?.(chosen, lists) ?? choices.includes(chosen)) return { value: converted };
   const isLong = choices.length > shownChoicesMax;
   const list = isLong ? `(list of length ${choices.length})` : JSON.stringify(choices);
-  const details = `${name}: '${wordsOf(converted).slice(0, 200)}' not in ${list}`;
+  const details = `${name}: '${chosen.slice(0, 200)}' not in ${list}`;
   const extra = isLong ? { ...info, input_config: null } : info;
   return { error: comfyError("value_not_in_list", "Value not in list", details, extra) };
-}
-
-/** Models and LoRAs may have their file's ending, which lists leave out. */
-function isListed(name: string, value: string, choices: readonly string[], lists: NodeLists) {
-  if (name === "ckpt_name") return modelNamed(lists, value) !== null;
-  if (name === "lora_name") return nameIn(lists.loras, value) !== null;
-  if (name === "control_net_name") return nameIn(lists.controlnets, value) !== null;
-  if (name === "vae_name") return nameIn(lists.vaes, value) !== null;
-  if (name === "model_name") return nameIn(lists.upscalers, value) !== null;
-  // Images of jobs and those in folders are not listed: they are looked for when they are read.
-  if (name === "image") return true;
-  return choices.includes(value);
 }
 
 /** As Python's int, float, bool and str convert; whole numbers of 64 bits stay texts of digits. */
