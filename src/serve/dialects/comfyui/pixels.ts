@@ -17,8 +17,8 @@ import type { GraphReader } from "./graph-reader.ts";
 export interface PixelSources {
   /** The bytes of an image by the name that a node has for it; null where there is none. */
   read(name: string): Promise<Uint8Array | null>;
-  /** An image enlarged by an upscaler of the lists; null where workers have the models. */
-  upscale: Upscaling["upscale"] | null;
+  /** Enlarges by an upscaler of the lists; null where workers have the models. */
+  upscaling: Pick<Upscaling, "upscale"> | null;
   lists: Pick<Capabilities, "upscalers">;
   /** The most pixels that an image may have. */
   pixelsMax: number;
@@ -140,8 +140,8 @@ export class NodePixels {
     const { name, scale } = upscalerOf(this.graph, id, this.sources.lists);
     const size = { width: image.width * scale, height: image.height * scale };
     this.checkSize(id, size);
-    const { upscale } = this.sources;
-    if (upscale !== null) return await upscale(image, { upscaler: name, size });
+    const { upscaling } = this.sources;
+    if (upscaling !== null) return await upscaling.upscale(image, { upscaler: name, size });
     const why = "this server has workers, which enlarge what they sample alone";
     return this.graph.refuse(id, "upscale_model", why);
   }

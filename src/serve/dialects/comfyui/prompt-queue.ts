@@ -55,7 +55,7 @@ export class PromptQueue {
     const valid = validatePrompt(body.prompt, lists, wanted);
     const { request, model, vae, refiner, images, nodeErrors, work } = await translatePrompt(
       ...([valid.prompt, valid.outputs, lists] as const),
-      this.sources(),
+      { read: (name) => this.images.read(refOf(name)), upscaling: this.upscaling },
     );
     const number = this.numberFor(body);
     const promptId = idText(body.prompt_id);
@@ -127,15 +127,6 @@ export class PromptQueue {
   }
 
   // --- internal ---
-
-  private sources() {
-    const { upscaling } = this;
-    return {
-      read: (name: string) => this.images.read(refOf(name)),
-      upscale:
-        upscaling && ((...asked: Parameters<Upscaling["upscale"]>) => upscaling.upscale(...asked)),
-    };
-  }
 
   private isShown(job: JobView): boolean {
     return isHistory(job) && !this.forgotten.has(job.id);

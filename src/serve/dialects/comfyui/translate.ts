@@ -41,7 +41,7 @@ export async function translatePrompt(
   whole: Prompt,
   allOutputs: readonly string[],
   lists: NodeLists,
-  sources: Pick<PixelSources, "read" | "upscale">,
+  sources: Pick<PixelSources, "read" | "upscaling">,
 ): Promise<Translation> {
   const { shown: outputs, nodeErrors } = splitOutputs(new GraphReader(whole), allOutputs);
   const order = orderOf(whole, outputs);
