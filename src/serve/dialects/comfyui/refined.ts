@@ -5,7 +5,7 @@
  * base model and refiner among its examples.
  */
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
-import { conditioningChain, linkOf } from "./graph.ts";
+import { conditioningChain } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
 
 export interface Refined {
@@ -136,7 +136,7 @@ function checkPrompt(graph: GraphReader, sampler: string, name: PromptName, load
     const types = "CLIPTextEncode or CLIPTextEncodeSDXLRefiner";
     graph.refuse(sampler, name, `of a refiner must come from ${types} alone`);
   }
-  if (linkOf(graph.node(encoder).inputs.clip)![0] !== loader) {
+  if (graph.source(encoder, "clip") !== loader) {
     graph.refuse(encoder, "clip", "must come from the sampler's model");
   }
   const { max } = table.aestheticScore;

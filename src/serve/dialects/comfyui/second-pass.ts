@@ -10,7 +10,6 @@ import {
   latentEnlargement,
   nodeOf,
 } from "./enlargement.ts";
-import { linkOf } from "./graph.ts";
 import type { GraphReader } from "./graph-reader.ts";
 import type { NodeLists } from "./input-types.ts";
 
@@ -78,7 +77,7 @@ function checked(graph: GraphReader, sampler: string, pass: SecondPass): SecondP
     graph.refuse(sampler, input, `must be that of the first sampler, ${graph.text(first, input)}`);
   }
   for (const input of sharedLinks) {
-    const [own, other] = [sampler, first].map((id) => linkOf(graph.node(id).inputs[input])!.join());
+    const [own, other] = [sampler, first].map((id) => graph.link(id, input).join());
     if (own !== other) graph.refuse(sampler, input, "must be that of the first sampler");
   }
   return pass;
