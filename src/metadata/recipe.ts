@@ -158,13 +158,14 @@ ${near}, which is near it.`);
   }
 }
 
+/** Sides are multiples of it: of SDXL's UNet and VAE together. */
+export const sideUnit = 32;
+
 /** What stands for a schedule that keeps the model's own. */
 export const ownSchedule = "own";
 
 // --- internal ---
 
-/** Of SDXL's UNet and VAE together. */
-const sideUnit = 32;
 const sideMax = settingsTable.width.max;
 
 type ScheduleSettings = Pick<RecalledSettings, "sigmas" | "timestepSpacing"> & {

@@ -49,16 +49,11 @@ export function enlargementSettings(
   const { scale, upscaler } = enlargement;
   const model = upscaler === null ? null : upscalerOf(graph, upscaler, lists);
   const hires = factorOf(graph, scale, { empty, own: model?.scale ?? 1 });
-  const node = nodeOf(enlargement)!;
   const { min, max } = table.hires;
   const most = Math.min(max, model?.scale ?? max);
   if (!(hires >= min && hires <= most)) {
-    graph.refuse(
-      node,
-      scale === null ? "image" : "scale_by",
-      `must be from ${min} to ${most} \
-times as large, not ${hires}`,
-    );
+    const why = `must be from ${min} to ${most} times as large, not ${hires}`;
+    graph.refuse(nodeOf(enlargement)!, scale === null ? "image" : "scale_by", why);
   }
   const method = scale && methodOf(graph, scale);
   return { hires, hiresUpscaler: model?.name ?? method! };

@@ -34,11 +34,13 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   const decodes = shown.map(({ from }) => from);
   const samplers = decodes.map((id) => graph.source(id, "samples"));
   const [decode, sampler] = [decodes[0]!, samplers[0]!];
-  for (const [place, id] of samplers.entries()) {
-    const output = outputs[place]!;
-    if (id !== sampler) graph.refuse(output, "images", "one prompt has one sampler: send one each");
-    if (enlargers(shown[place]!) === enlargers(shown[0]!)) continue;
-    graph.refuse(output, "images", "one prompt shows images of one size: send one each");
+  for (const [place, id] of outputs.entries()) {
+    if (samplers[place] !== sampler) {
+      graph.refuse(id, "images", "one prompt has one sampler: send one each");
+    }
+    if (enlargers(shown[place]!) !== enlargers(shown[0]!)) {
+      graph.refuse(id, "images", "one prompt shows images of one size: send one each");
+    }
   }
   if (!graph.type(sampler).startsWith("KSampler")) {
     graph.refuse(decode, "samples", "must come from a sampler");

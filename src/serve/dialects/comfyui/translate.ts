@@ -4,6 +4,7 @@
  */
 import { BasedXLError } from "../../../errors.ts";
 import { recipeOfComfyUi } from "../../../metadata/from-comfyui.ts";
+import { sideUnit } from "../../../metadata/recipe.ts";
 import { settings as table } from "../../../settings/table.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { modelNamed, nameIn } from "../listed-names.ts";
@@ -104,9 +105,6 @@ function enlargedSettings(
   }
   return { ...settings, hiresStrength: 0 };
 }
-
-/** Of images that are generated. */
-const sideUnit = 32;
 
 /** The VAE, by its name or that of its model, and the refiner. */
 function namesOf(
