@@ -39,6 +39,15 @@ export class GraphReader {
     return this.link(id, input)[0];
   }
 
+  /** Refuses a second sampler whose `inputs` differ from those of the first. */
+  checkSame(sampler: string, first: string, inputs: readonly string[]): void {
+    for (const input of inputs) {
+      const wanted = this.text(first, input);
+      if (this.text(sampler, input) === wanted) continue;
+      this.refuse(sampler, input, `must be that of the first sampler, ${wanted}`);
+    }
+  }
+
   refuse(id: string, input: string, why: string): never {
     throw refusedAt(this.prompt, id, unsupported(input, why));
   }

@@ -22,10 +22,7 @@ export interface Refined {
 export function refinedOf(graph: GraphReader, sampler: string): Refined | null {
   const base = graph.source(sampler, "latent_image");
   if (!isAdvanced(graph, sampler) || !isAdvanced(graph, base)) return null;
-  for (const input of shared) {
-    if (graph.text(sampler, input) === graph.text(base, input)) continue;
-    graph.refuse(sampler, input, `must be that of the first sampler, ${graph.text(base, input)}`);
-  }
+  graph.checkSame(sampler, base, shared);
   if (samplesNoise.test(graph.text(base, "sampler_name"))) {
     graph.refuse(base, "sampler_name", "must be one without noise of its own between two models");
   }

@@ -72,10 +72,7 @@ function checked(graph: GraphReader, sampler: string, pass: SecondPass): SecondP
     if (graph.type(id) === "KSampler") continue;
     graph.refuse(sampler, "latent_image", "two passes are of two nodes KSampler");
   }
-  for (const input of shared) {
-    if (graph.text(sampler, input) === graph.text(first, input)) continue;
-    graph.refuse(sampler, input, `must be that of the first sampler, ${graph.text(first, input)}`);
-  }
+  graph.checkSame(sampler, first, shared);
   for (const input of sharedLinks) {
     const [own, other] = [sampler, first].map((id) => graph.link(id, input).join());
     if (own !== other) graph.refuse(sampler, input, "must be that of the first sampler");
