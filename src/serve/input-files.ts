@@ -39,6 +39,11 @@ export function allFiles<File>(files: InputFiles<File>): File[] {
   return [image, mask, ...controlImages, ...ipImages].filter((file) => file !== null);
 }
 
+/** null where there are none. */
+export function filesOrNull<File>(files: InputFiles<File>): InputFiles<File> | null {
+  return allFiles(files).length > 0 ? files : null;
+}
+
 /** What a request says of them. */
 export function inputSettings<File>(files: InputFiles<File>) {
   const { image, mask, controlImages = [], ipImages = [] } = files;

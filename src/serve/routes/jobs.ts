@@ -5,7 +5,7 @@ import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import { badOption } from "../../errors.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
-import { allFiles, mapFiles } from "../input-files.ts";
+import { filesOrNull, mapFiles } from "../input-files.ts";
 import type { InputImages, JobEvent, JobService, JobView } from "../jobs/types.ts";
 import { keepOpen } from "../open-connection.ts";
 import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
@@ -23,7 +23,7 @@ export function jobRoutes(service: JobService) {
     const { preview_steps: previewSteps, ...rest } = given;
     const spec = { ...rest, previewSteps, client: c.get("client"), dialect: "own" } as const;
     if (images.image === null && images.mask !== null) throw badOption("A mask needs an image.");
-    const job = await service.submit(spec, allFiles(images).length > 0 ? images : null);
+    const job = await service.submit(spec, filesOrNull(images));
     c.header("Location", `/api/v1/jobs/${job.id}`);
     return c.json(jobJson(job), 202);
   };

@@ -11,7 +11,7 @@ import { samplerNamed } from "../../../settings/names.ts";
 import { chooseSeed, firstSeedMax } from "../../../settings/setting.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
-import { allFiles } from "../../input-files.ts";
+import { filesOrNull } from "../../input-files.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { type ListedModel, modelNamed, nameIn, withoutHash } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
@@ -45,11 +45,10 @@ export function readTextToImageRequest(
     throw notThere("A refiner of the second pass (refiner_checkpoint with enable_hr)");
   }
   const units = controlUnitsOf(fields.alwayson_scripts, lists, null);
-  const images = { image: null, mask: null, ...units.images };
   return {
     fields,
     spec: { ...rest, request: { ...request, ...secondPass, ...units.settings } },
-    images: allFiles(images).length > 0 ? images : null,
+    images: filesOrNull({ image: null, mask: null, ...units.images }),
   };
 }
 

@@ -7,7 +7,7 @@ import { streamSSE } from "hono/streaming";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { ServeEnv } from "../../environment.ts";
-import { allFiles } from "../../input-files.ts";
+import { filesOrNull } from "../../input-files.ts";
 import type { JobService, JobSpec, JobView } from "../../jobs/types.ts";
 import { keepOpen } from "../../open-connection.ts";
 import { isForm } from "../../routes/job-form.ts";
@@ -26,9 +26,8 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
   app.post("/images/generations", async (c) => {
     const { fields, hints } = withoutHints(await bodyOf(c));
     const request = readImagesRequest(fields, capabilities.current());
-    const images = { image: null, mask: null, ...hints };
-    const hasImages = allFiles(images).length > 0;
-    const job = await jobs.submit(specOf(c, request), hasImages ? images : null);
+    const images = filesOrNull({ image: null, mask: null, ...hints });
+    const job = await jobs.submit(specOf(c, request), images);
     return await answered(c, jobs, { job, request, kind: "image_generation" });
   });
   app.post("/images/edits", async (c) => {
