@@ -70,7 +70,7 @@ interface ListedSetting {
   help: string;
   min?: number;
   max?: number;
-  /** Names that can be chosen. */
+  /** Names that can be chosen, of a list for each of its entries. */
   names?: readonly string[];
   default?: unknown;
 }
@@ -216,10 +216,11 @@ function sizesOf({ width, height, sizeMultiple }: ListedServeModel, maxPixels: n
 
 function listedSetting(name: string, setting: Setting): ListedSetting {
   const { kind, group, help } = setting;
+  const names = kind === "choice" ? setting.names : kind === "list" ? setting.of.names : undefined;
   return {
     ...{ name, kind, group, help },
     ...("min" in setting && { min: setting.min, max: Number(setting.max) }),
-    ...(setting.kind === "choice" && { names: setting.names }),
+    ...(names !== undefined && { names }),
     ...("default" in setting && { default: setting.default }),
   };
 }

@@ -22,6 +22,8 @@ export const controlTypes = [
   ["repaint", "inpaint"],
 ] as const satisfies readonly (readonly [string, ...string[]])[];
 
+const typeNames = controlTypes.map(([name]) => name);
+
 /** The number of a type; names are read. */
 export const controlTypeItem: ItemKind<number> = {
   read(text) {
@@ -35,7 +37,8 @@ export const controlTypeItem: ItemKind<number> = {
   },
   accepts: (value): value is number => Number.isInteger(value) && (value as number) >= 0,
   format: (type) => controlTypes[type]?.[0] ?? String(type),
-  demand: `be ${controlTypes.map(([name]) => name).join(", ")}, or the number of a type`,
+  demand: `be ${typeNames.join(", ")}, or the number of a type`,
+  names: typeNames,
 };
 
 export const controlPreprocessItem: ItemKind<ControlPreprocess> = {
@@ -45,4 +48,5 @@ export const controlPreprocessItem: ItemKind<ControlPreprocess> = {
     controlPreprocessors.some((name) => name === value),
   format: (name) => name,
   demand: `be ${controlPreprocessors.slice(0, -1).join(", ")} or ${controlPreprocessors.at(-1)}`,
+  names: controlPreprocessors,
 };

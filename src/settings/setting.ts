@@ -144,6 +144,8 @@ export interface ItemKind<Item> {
   format(item: Item): string;
   /** Stands after "must", such as "be FILE or FILE:SCALE". */
   demand: string;
+  /** The texts to choose from, where there are few. */
+  names?: readonly string[];
 }
 
 /** A flag that may be given several times; its values stay in order. */

@@ -7,6 +7,7 @@ import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
+import type { Capabilities } from "../../src/serve/capabilities.ts";
 import { readConfig } from "../../src/serve/config.ts";
 import { startServer } from "../../src/serve/server.ts";
 import { controlFolder, removeControls } from "../support/control-networks.ts";
@@ -53,8 +54,11 @@ async function post(path: string, body: object) {
 const pixelsOf = async (bytes: Uint8Array) => await sharp(bytes).raw().toBuffer();
 
 test("a job with a hint is the image of the command", async () => {
-  const document = await (await fetch(`${server.url}api/v1/capabilities`)).json();
+  const document = (await (await fetch(`${server.url}api/v1/capabilities`)).json()) as Capabilities;
   expect(document).toMatchObject({ controlnets: [{ name: "plain" }] });
+  const namesOf = (name: string) => document.settings.find((each) => each.name === name)?.names;
+  expect(namesOf("control_preprocess")).toEqual(["none", "canny", "grey", "blur", "tile"]);
+  expect(namesOf("control_type")).toContain("openpose");
   const control_images = [(await Bun.file(hint).bytes()).toBase64()];
   const response = await post("api/v1/jobs", { request, control_images });
   const { id } = (await response.json()) as { id: string };

@@ -45,10 +45,10 @@ export function ControlFields() {
           <HintField />
           <div class="pair">
             <NumberItem name="control_scale" label="Scale" {...{ usual: 1, max: 2 }} />
-            <ChoiceItem name="control_preprocess" label="Made by" names={preprocessors} />
+            <ChoiceItem name="control_preprocess" label="Made by" />
             <NumberItem name="control_start" label="From" {...{ usual: 0, max: 1 }} />
             <NumberItem name="control_end" label="To" {...{ usual: 1, max: 1 }} />
-            <ChoiceItem name="control_type" label="Kind (union)" names={types} />
+            <ChoiceItem name="control_type" label="Kind (union)" />
           </div>
         </>
       )}
@@ -59,8 +59,6 @@ export function ControlFields() {
 // --- internal ---
 
 const previewSideMax = 512;
-const preprocessors = ["none", "canny", "grey", "blur", "tile"];
-const types = ["openpose", "depth", "sketch", "line", "normal", "segment", "tile", "repaint"];
 
 function HintField() {
   if (hint.value === null) {

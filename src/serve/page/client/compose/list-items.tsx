@@ -3,7 +3,7 @@
  * kind, so its fields are the first entries.
  */
 import { Labelled, Options } from "./field.tsx";
-import { give, given } from "./form.ts";
+import { give, given, infoOf } from "./form.ts";
 
 /** undefined where it is not given. */
 export function firstOf(name: string): unknown {
@@ -41,7 +41,12 @@ export function NumberItem({
   );
 }
 
-export function ChoiceItem({ name, label, names }: ItemProps & { names: readonly string[] }) {
+interface ChoiceProps extends ItemProps {
+  /** Default: those of the setting. */
+  names?: readonly string[];
+}
+
+export function ChoiceItem({ name, label, names = infoOf(name)?.names ?? [] }: ChoiceProps) {
   const chosen = firstOf(name);
   return (
     <Labelled {...{ name, label }}>
