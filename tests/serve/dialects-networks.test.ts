@@ -31,7 +31,7 @@ describe("A1111", () => {
     ...{ prompt: "a red circle", width: 64, height: 64, steps: 5, seed: 7 },
     ...{ sampler_name: "Euler", scheduler: "Karras" },
   };
-  const drawn = async (fields: object) => {
+  const imageOf = async (fields: object) => {
     const { images } = await post<{ images: string[] }>("/sdapi/v1/txt2img", {
       ...{ ...asked, ...fields },
     });
@@ -46,7 +46,7 @@ describe("A1111", () => {
   test("a refiner takes the steps from refiner_switch_at on", async () => {
     const png = await commands("--refiner", server.paths.refiner, "--denoising-end", "0.6");
     const fields = { refiner_checkpoint: "refiner", refiner_switch_at: 0.6 };
-    expect(await drawn(fields)).toEqual(png);
+    expect(await imageOf(fields)).toEqual(png);
   });
 
   test("hr_upscaler is an upscaler of the list", async () => {
@@ -57,7 +57,7 @@ describe("A1111", () => {
     const second = ["--hires", "2", "--hires-strength", "0.5"];
     const png = await commands(...second, "--hires-upscaler", server.paths.upscaler);
     const fields = { enable_hr: true, hr_upscaler: "sharp", denoising_strength: 0.5 };
-    expect(await drawn(fields)).toEqual(png);
+    expect(await imageOf(fields)).toEqual(png);
   });
 
   test("a unit shows an image to an IP-Adapter, beside one with a hint", async () => {
@@ -69,7 +69,7 @@ describe("A1111", () => {
     const shown = ["--ip-adapter", server.paths.plus, "--ip-image", seen!, "--ip-scale", "0.6"];
     const steered = ["--controlnet", server.paths.control, "--control-image", hint!];
     const png = await commands(...shown, ...steered);
-    expect(await drawn({ alwayson_scripts: { controlnet: { args } } })).toEqual(png);
+    expect(await imageOf({ alwayson_scripts: { controlnet: { args } } })).toEqual(png);
     const { model_list } = (await (await fetch(`${server.url}/controlnet/model_list`)).json()) as {
       model_list: string[];
     };
@@ -131,7 +131,7 @@ describe("ComfyUI", () => {
     const size = ["--width", "64", "--height", "64"];
     const png = await server.sampled(["a red circle", ...size, ...flags]);
     expect(image as Uint8Array).toEqual(png);
-    // Steps that take no time are not all told of.
+    // Steps that take no time are not all reported.
     for (const [node, shares] of Object.entries(steps)) {
       expect(node).toBeOneOf(["10", "11"]);
       expect(shares).toEqual(shares.toSorted((a, b) => a - b));

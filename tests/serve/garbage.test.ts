@@ -1,6 +1,6 @@
 /**
  * What jobs leave in the server's heap once they have ended: nothing, counted in objects. The
- * sessions compute nothing; what the native side keeps is measured by `bun run bench serve --soak`.
+ * sessions compute nothing; what the native side keeps is measured by `bun run bench soak`.
  */
 import { heapStats } from "bun:jsc";
 import { expect, setDefaultTimeout, test } from "bun:test";

@@ -18,7 +18,7 @@ export class Statements {
     private readonly onRefusal: (message: string) => void,
   ) {}
 
-  /** Resolves to the rows that changed. Throws "io" where the disk refuses. */
+  /** Returns the number of rows that changed. Throws "io" where the disk refuses. */
   run(sql: string, values: Values): number {
     try {
       this.retry();

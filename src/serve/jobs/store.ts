@@ -1,6 +1,7 @@
 /**
  * Jobs on disk, in SQLite beside the images: what a server needs to go on where another one ended.
- * Everything is written before it is told to anybody. One server at a time owns the file.
+ * A job is written before it is answered, and what becomes of it before it is reported, but where
+ * the disk refuses (statements.ts). One server at a time owns the file.
  */
 import { Database, type SQLQueryBindings } from "bun:sqlite";
 import * as v from "valibot";
@@ -17,7 +18,7 @@ export class JobStore {
   private isClosed = false;
 
   private readonly statements: Statements;
-  /** Jobs of which a row tells an earlier state, since the disk refused the newer one. */
+  /** Jobs whose rows have an earlier state, since the disk refused the newer one. */
   private readonly newer = new Map<string, StoredJob>();
   /** The first id of an event that is not reserved. */
   private freeEventId = 0;
@@ -31,7 +32,7 @@ export class JobStore {
 
   /**
    * Opens or makes the file. Throws "io" where another server has it, or it cannot be written.
-   * `onRefusal` is told where the disk takes no more while jobs run.
+   * `onRefusal` is called where the disk takes no more while jobs run.
    */
   static open(path: string, onRefusal: (message: string) => void = () => {}): JobStore {
     try {

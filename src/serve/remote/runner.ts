@@ -335,7 +335,7 @@ function placesOf(workers: readonly Announcement[]): number {
   return workers.reduce((sum, { places }) => sum + places, 0);
 }
 
-/** What a worker of another version says of a job that it ended. */
+/** Stands for an outcome that this version cannot read. */
 const unknownOutcome: Outcome = {
   ...{ state: "failed", images: [], warnings: [] },
   error: { code: "internal", message: "What its worker says of the job is none of this version." },
