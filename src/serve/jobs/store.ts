@@ -126,10 +126,11 @@ export class JobStore {
     const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
     const given = { state, client, before };
     const values = Object.fromEntries(Object.entries(given).filter(([, each]) => each != null));
+    // First: where they can be written now, the rows are those.
+    const newer = this.newerJobs();
     const rows = this.database
       .query(`SELECT * FROM jobs ${where} ORDER BY id DESC LIMIT $limit`)
       .all({ ...values, limit } as SQLQueryBindings & object);
-    const newer = this.newerJobs();
     return this.jobsOf(rows as JobRow[]).map((job) => newer.get(job.id) ?? job);
   }
 
