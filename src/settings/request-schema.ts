@@ -9,23 +9,25 @@ import { asField, demandOf } from "./values.ts";
 
 /** Images come to a server in another way than by their paths on its disk. */
 export const fieldKeys = requestKeys.filter((key) => !isImageKey(key));
+/** Their names, once: every request is read by them. */
+const fields = fieldKeys.map((key) => [key, asField(key)] as const);
 
 /** Gives `RequestSettings`; whole numbers of 64 bits may come as texts of digits. */
 export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(
   v.unknown(),
   v.check((input) => !Array.isArray(input), "A request must be an object, not an array."),
   v.strictObject(
-    Object.fromEntries(fieldKeys.map((key) => [asField(key), v.optional(fieldSchema(key))])),
+    Object.fromEntries(fields.map(([key, name]) => [name, v.optional(fieldSchema(key))])),
     ({ expected, received }) =>
       expected === "never"
         ? `There is no setting ${received}.`
         : `A request must be an object, not ${received}.`,
   ),
-  v.transform((fields) =>
+  v.transform((values) =>
     Object.fromEntries(
-      fieldKeys
-        .filter((key) => fields[asField(key)] !== undefined)
-        .map((key) => [key, fields[asField(key)]]),
+      fields
+        .filter(([, name]) => values[name] !== undefined)
+        .map(([key, name]) => [key, values[name]]),
     ),
   ),
 ) as unknown as v.GenericSchema<unknown, RequestSettings>;
