@@ -21,6 +21,7 @@ for (const id of ["1", "2"]) {
     ...{ images: [], spec, warnings: ["a"], error: null },
   } as never);
 }
+store.addEvent({ id: 1, jobId: "1", at: 1, kind: "state", state: "queued" } as never);
 store.close();
 const seed = readFileSync(path);
 const texts = {
@@ -32,19 +33,33 @@ const columns = Object.keys(texts) as (keyof typeof texts)[];
 const kept = JobStore.open(path);
 const { database } = kept as unknown as { database: Database };
 
+/** Of one row and column: what reads it. */
+const readings = {
+  unfinished: (opened: JobStore) => opened.unfinished(),
+  list: (opened: JobStore) => opened.list({}),
+};
+
 export const storeTarget = target(
   "jobs",
   (random) => {
     if (random.once(60)) return { bytes: mutateBytes(random, seed) };
+    if (random.once(10)) return { event: mutateJson(random, { kind: "state", state: "queued" }) };
     const column = random.pick(columns);
     const keys = ["request", "inputs", "dialectData", "format"];
-    return { column, text: mutateJson(random, texts[column], keys) };
+    const text = mutateJson(random, texts[column], keys);
+    return { row: { column, text, reading: random.pick(["unfinished", "list"] as const) } };
   },
-  ({ column, text, bytes }) => {
+  ({ bytes, event, row }) => {
     if (bytes !== undefined) return readFile(bytes);
+    if (event !== undefined) {
+      database.run("UPDATE events SET event = ?", [event]);
+      return void kept.events("all", 0, 10);
+    }
+    const { column, text, reading } = row!;
     database.run(`UPDATE jobs SET ${column} = ? WHERE id = '1'`, [text]);
-    readAll(kept);
-    database.run("UPDATE jobs SET spec = $spec, warnings = '[]', error = NULL, state = 'queued'", [
+    readings[reading](kept);
+    // What is unfinished and cannot be read is noted as failed: in other columns too.
+    database.run("UPDATE jobs SET spec = ?, warnings = '[]', error = NULL, state = 'queued'", [
       specText(spec),
     ]);
   },
@@ -55,14 +70,9 @@ function readFile(bytes: Uint8Array): void {
   writeFileSync(damaged, bytes);
   const opened = JobStore.open(damaged);
   try {
-    readAll(opened);
+    for (const read of Object.values(readings)) read(opened);
+    opened.events("all", 0, 10);
   } finally {
     opened.close();
   }
-}
-
-function readAll(opened: JobStore): void {
-  opened.unfinished();
-  opened.list({});
-  opened.events("all", 0, 10);
 }
