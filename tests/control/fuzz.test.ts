@@ -23,7 +23,7 @@ import { JobStore } from "../../src/serve/jobs/store.ts";
 import { parseAxes } from "../../src/sheets.ts";
 import { suggestion } from "../../src/terminal/flags.ts";
 import { MemoryWatch } from "../fuzz/memory.ts";
-import { reportOf, writeState } from "../fuzz/progress.ts";
+import { reportOf, stateOfReport, writeState } from "../fuzz/progress.ts";
 import { openTarget, targetNames } from "../fuzz/targets.ts";
 import { runCase } from "../fuzz/worker.ts";
 import { controlConfig } from "../support/control-networks.ts";
@@ -57,7 +57,7 @@ describe("the command", () => {
   });
 
   test("writes a table of what several runs have done", async () => {
-    const [a, b] = [0, 1].map(() => mkdtempSync(join(tmpdir(), "basedxl-report-")));
+    const [a, b, c] = [0, 1, 2].map(() => mkdtempSync(join(tmpdir(), "basedxl-report-")));
     const progress = { seconds: 2.4, crashes: [], commits: ["0123abcd"] };
     writeState(a!, 1, { prompts: { ...progress, next: 10 }, texts: { ...progress, next: 3 } });
     writeState(b!, 1, { prompts: { ...progress, next: 10_000_000 } });
@@ -71,6 +71,18 @@ describe("the command", () => {
       "| prompts | 2 | 8 | 2 | 7 (1 not repeated) | 0123abcd |",
     ]);
     for (const folder of [a!, b!]) rmSync(folder, { recursive: true });
+
+    // Another machine goes on from the table, which keeps the rows of what that has not done.
+    expect(stateOfReport(report, 2)).toEqual({
+      prompts: {
+        ...{ next: 8, seconds: 2, commits: ["0123abcd"], mendedCount: 1 },
+        crashes: [{ index: 7, reason: "case 7" }],
+      },
+    });
+    writeState(c!, 1, { texts: { ...stateOfReport(report, 1).texts!, next: 5 } });
+    const later = await reportOf([c!], ["texts", "prompts"], isCrash, report);
+    expect(later).toBe(report.replace("| texts | 1 | 3 |", "| texts | 1 | 5 |"));
+    rmSync(c!, { recursive: true });
   });
 });
 

@@ -6,14 +6,16 @@
  *     bun run fuzz --minutes 60         an hour of each
  *     bun run fuzz --cases 10000000 --targets prompts,images
  *     bun run fuzz --repeat prompts:1234 --seed 1    one case again, with its stack
- *     bun run fuzz --report FILE --out a,b    a table of what runs in these folders have done
+ *     bun run fuzz --report FILE --out a,b    a table of what runs in these folders have done, and
+ *                                             of what the file says that others did
+ *     bun run fuzz --resume FILE        goes on where such a table ends
  */
-import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { writeGoldenModel } from "../../src/bench/support/golden-model.ts";
 import { nativeTargets, runNative } from "./native.ts";
-import { noteCommit, readState, reportOf, writeState } from "./progress.ts";
+import { noteCommit, readState, reportOf, stateOfReport, writeState } from "./progress.ts";
 import { runTarget } from "./supervise.ts";
 import { openTarget, targetNames } from "./targets.ts";
 import { runCase } from "./worker.ts";
@@ -39,6 +41,7 @@ const { values } = parseArgs({
     out: { type: "string", default: "fuzz-out" },
     repeat: { type: "string" },
     report: { type: "string" },
+    resume: { type: "string" },
   },
 });
 
@@ -52,13 +55,16 @@ if (values.repeat !== undefined) {
 } else if (values.report !== undefined) {
   const isCrash = async (name: string, ofSeed: number, index: number) =>
     (await runCase(await openTarget(name), ofSeed, index)) !== null;
-  writeFileSync(values.report, await reportOf(values.out.split(","), all, isCrash));
+  const earlier = existsSync(values.report) ? readFileSync(values.report, "utf8") : "";
+  writeFileSync(values.report, await reportOf(values.out.split(","), all, isCrash, earlier));
 } else process.exitCode = await fuzz();
 
 async function fuzz(): Promise<number> {
   const { out } = values;
   mkdirSync(join(out, "crashes"), { recursive: true });
-  const state = readState(out, seed);
+  const { resume } = values;
+  const earlier = resume === undefined ? {} : stateOfReport(readFileSync(resume, "utf8"), seed);
+  const state = { ...earlier, ...readState(out, seed) };
   const log = (line: string) => {
     process.stdout.write(`${line}\n`);
     appendFileSync(join(out, "fuzz.log"), `${new Date().toISOString()} ${line}\n`);

@@ -12,6 +12,8 @@ export interface Progress {
   /** Of the code that ran them; a run may go on with a later one. */
   commits?: string[];
   crashes: { index: number | string; reason: string }[];
+  /** Crashes that a report has found mended. */
+  mendedCount?: number;
 }
 
 /** By target. */
@@ -39,15 +41,42 @@ export function noteCommit(progress: Progress, root: string): void {
 /** Whether a case that was a crash is one again; a case of libFuzzer is not tried. */
 export type Retry = (target: string, seed: number, index: number) => Promise<boolean>;
 
-/** The states in `folders` as a table in Markdown; of runs of the same cases the longest. */
+/** What a table of `reportOf` says of a seed: where a run on another machine goes on. */
+export function stateOfReport(report: string, seed: number): State {
+  const state: State = {};
+  for (const line of report.split("\n")) {
+    const row = reportRow.exec(line)?.groups;
+    if (!row || Number(row.seed) !== seed) continue;
+    const [next = 0, seconds = 0] = [row.cases!, row.seconds!].map((text) =>
+      Number(text.replaceAll(",", "")),
+    );
+    const left = row.crashes === "0" ? [] : row.crashes!.split(", ");
+    const crashes = left.map((index) => ({
+      index: /^\d+$/.test(index) ? Number(index) : index,
+      reason: `case ${index}`,
+    }));
+    const mendedCount = Number(row.mended ?? 0);
+    state[row.target!] = { next, seconds, commits: row.commits!.split(", "), crashes, mendedCount };
+  }
+  return state;
+}
+
+/**
+ * The states in `folders` as a table in Markdown; of runs of the same cases the longest, those of
+ * the `earlier` table too.
+ */
 export async function reportOf(
   folders: readonly string[],
   targets: readonly string[],
   isCrash: Retry,
+  earlier = "",
 ): Promise<string> {
   const rows: string[] = [];
   for (const target of targets) {
     const bySeed = new Map<number, Progress>();
+    for (const [, seed] of earlier.matchAll(new RegExp(`^\\| ${target} \\| (\\d+) `, "gm"))) {
+      bySeed.set(Number(seed), stateOfReport(earlier, Number(seed))[target]!);
+    }
     for (const folder of folders) {
       for (const name of existsSync(folder) ? readdirSync(folder) : []) {
         const seed = Number(/^state-(\d+)\.json$/.exec(name)?.[1]);
@@ -73,17 +102,26 @@ the code at hand.
 |---|---|---|---|---|---|
 `;
 
+const reportRow = new RegExp(
+  [
+    ...["", "(?<target>\\S+)", "(?<seed>\\d+)", "(?<cases>[\\d,]+)", "(?<seconds>[\\d,]+)"],
+    ...["(?<crashes>[^(|]+?)(?: \\((?<mended>\\d+) not repeated\\))?", "(?<commits>[^|]+)", ""],
+  ]
+    .join(" \\| ")
+    .trim(),
+);
+
 async function rowOf(
   target: string,
   seed: number,
-  { next, seconds, crashes, commits = [] }: Progress,
+  { next, seconds, crashes, commits = [], mendedCount = 0 }: Progress,
   isCrash: Retry,
 ): Promise<string> {
   const left: (number | string)[] = [];
   for (const { index } of crashes) {
     if (typeof index === "string" || (await isCrash(target, seed, index))) left.push(index);
   }
-  const gone = crashes.length - left.length;
+  const gone = mendedCount + crashes.length - left.length;
   const found = left.length === 0 ? "0" : left.join(", ");
   const cells = [
     ...[target, seed, next.toLocaleString("en"), Math.round(seconds).toLocaleString("en")],
