@@ -34,8 +34,11 @@ beforeEach(() => {
   server.repositories.set("org/single", { commit, files: { "a.safetensors": weights } });
 });
 
+/** What decides the build stays, or the child would build another library. */
+const { BASEDXL_NVCC } = process.env;
 const env = (more: Record<string, string> = {}) => ({
   PATH: process.env.PATH ?? "",
+  ...(BASEDXL_NVCC !== undefined && { BASEDXL_NVCC }),
   HOME: home,
   HF_ENDPOINT: server.endpoint,
   HF_TOKEN: token,
