@@ -61,8 +61,7 @@ export function chooseDevice(
   const { gpuCount } = info;
   if (device === "cpu") return onCpu(options, info, naming, null);
   if (device === "cuda-emulated") return onGpus(options, emulator(), naming, null);
-  const ranks =
-    rankCount === 1 ? "generating on the CPU" : `generating with ${rankCount} CPU ranks`;
+  const ranks = rankCount === 1 ? "using the CPU" : `using ${rankCount} CPU ranks`;
   if (device === "auto" && gpuCount === 0) {
     return onCpu(options, info, naming, `No GPU was found: ${ranks}.`);
   }
@@ -92,7 +91,7 @@ ${naming("device")} cpu to use ${rankCount} CPU ranks.`,
   }
   const used = Math.min(rankCount, gpuCount);
   const where = used === 1 ? info.gpuName : `${used} GPUs (${info.gpuName})`;
-  return onGpus(options, null, naming, device === "auto" ? `Generating on ${where}.` : null);
+  return onGpus(options, null, naming, device === "auto" ? `Using ${where}.` : null);
 }
 
 /** What `--dtype` says of the chosen devices. */

@@ -40,7 +40,7 @@ export function prepareOptionsOf(
   };
 }
 
-/** Says what will be generated, with which model and where, before weights load. */
+/** Says what will be generated or is planned, with which model and where. */
 export function describe(
   prepared: PreparedPipeline,
   options: SampleOptions,
@@ -62,14 +62,14 @@ export function describe(
     const isSame = imageHash === recalledInput.image && maskHash === (recalledInput.mask ?? null);
     if (!isSame) log.warn("The image of --from-image started from another image or mask.");
   }
-  log.info(describeImages(plan));
+  log.info(describeImages(options.plan ? "Planning" : "Generating", plan));
 }
 
 function describeModel({ isBundledModel, model }: PreparedPipeline, options: SampleOptions) {
   if (isBundledModel) {
     const { width, height } = model.nativeSize;
-    return `No --model given: generating with the bundled ${model.name} (${width}x${height} images \
-of simple scenes). For a real model: --model PATH, or a name on the Hugging Face hub, such as \
+    return `No --model given: using the bundled ${model.name} (${width}x${height} images of \
+simple scenes). For a real model: --model PATH, or a name on the Hugging Face hub, such as \
 stabilityai/stable-diffusion-xl-base-1.0.`;
   }
   return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
@@ -82,7 +82,7 @@ function describeRefiner({ path }: { path: string }, { settings }: PlannedReques
   return `Refiner: ${path}, ${how}.`;
 }
 
-function describeImages({ settings, input }: PlannedRequest): string {
+function describeImages(doing: string, { settings, input }: PlannedRequest): string {
   const { prompt, width, height, stepCount, scheduler, guidanceScale } = settings;
   const { seed, imageCount, batchSize } = settings;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
@@ -94,7 +94,7 @@ function describeImages({ settings, input }: PlannedRequest): string {
   const seedText = isOne ? `seed ${seed}` : `seeds ${seed} to ${last}`;
   const from = input === null ? "" : `, from an image at strength ${settings.strength}`;
   const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
-  return `Generating ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
+  return `${doing} ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
 ${scheduler}, guidance ${guidanceScale}, ${seedText}${from}.`;
 }
 

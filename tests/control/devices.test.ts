@@ -25,14 +25,14 @@ const choose = (
 };
 
 test.each([
-  ["auto", 1, info(0), "No GPU was found: generating on the CPU."],
-  ["auto", 2, info(0), "No GPU was found: generating with 2 CPU ranks."],
+  ["auto", 1, info(0), "No GPU was found: using the CPU."],
+  ["auto", 2, info(0), "No GPU was found: using 2 CPU ranks."],
   [
     "auto",
     2,
     info(4, ""),
-    "4 GPUs were found, but this build has no CUDA kernels (nvcc was not there): generating " +
-      "with 2 CPU ranks.",
+    "4 GPUs were found, but this build has no CUDA kernels (nvcc was not there): using " +
+      "2 CPU ranks.",
   ],
   ["cpu", 2, info(0), null],
   ["cpu", 4, info(1), null],
@@ -42,8 +42,8 @@ test.each([
 });
 
 test.each([
-  ["auto", 1, info(1), "Generating on NVIDIA X."],
-  ["auto", 2, info(4), "Generating on 2 GPUs (NVIDIA X)."],
+  ["auto", 1, info(1), "Using NVIDIA X."],
+  ["auto", 2, info(4), "Using 2 GPUs (NVIDIA X)."],
   ["cuda", 4, info(4), null],
 ] as const)("%s, %d ranks, %p: on GPUs, %p", (device, rankCount, machine, line) => {
   const gpu = {

@@ -61,9 +61,21 @@ describe("generating", () => {
       const { exitCode, stderr } = await basedxl("sample", ...args);
       expect(stderr).toMatch(
         drawsOnGpu
-          ? /^Generating on \S.*\.$/m
-          : /^(No GPU was|1 GPU was|\d+ GPUs were) found.*generating on the CPU\.$/m,
+          ? /^Using \S.*\.$/m
+          : /^(No GPU was|1 GPU was|\d+ GPUs were) found.*using the CPU\.$/m,
       );
+      expect(exitCode).toBe(0);
+    },
+    timeoutMs,
+  );
+
+  test(
+    "is not what a plan says it does",
+    async () => {
+      const { exitCode, stdout, stderr } = await basedxl("sample", "a cat", "--plan", ...small);
+      expect(stderr).toMatch(/^Planning "a cat": 64x64, 2 steps of /m);
+      expect(stderr).not.toMatch(/generating/i);
+      expect(stdout).toMatch(/^In all: /m);
       expect(exitCode).toBe(0);
     },
     timeoutMs,
@@ -74,7 +86,7 @@ describe("generating", () => {
     async () => {
       const quick = ["sample", "--steps", "3", "--seed", "7", "--device", "cpu"];
       const { exitCode, stdout, stderr } = await basedxl(...quick);
-      expect(stderr).toContain("No --model given: generating with the bundled mini-sdxl (256x256");
+      expect(stderr).toContain("No --model given: using the bundled mini-sdxl (256x256");
       expect(stderr).toContain('"a red house left of a green tree on the grass": 256x256, 3 steps');
       expect(stderr).toContain("guidance 4, seed 7.\n1 rank = both guidance branches.\n");
       expect(stderr).toMatch(/^Step 3\/3, [\d.]+ s per step$/m);
