@@ -37,11 +37,12 @@ const lengthMax = 2 ** 18;
 
 function expand(text: string, chooser: Chooser, depth: number): string {
   if (depth === depthMax) return text;
+  const ends = closings(text);
   let result = "";
   for (let at = 0; at < text.length; ) {
     wildcard.lastIndex = at;
     const [mark, name] = wildcard.exec(text) ?? [];
-    const end = text[at] === "{" ? closing(text, at) : -1;
+    const end = ends.get(at) ?? -1;
     if (text[at] === "\\" && /[{}]/.test(text[at + 1] ?? "")) {
       result += text[at + 1];
       at += 2;
@@ -74,15 +75,16 @@ ${escaped(name, 60)}.txt name files again.`,
 
 const wildcard = /__([\p{L}\p{N}][\p{L}\p{N}_/ .-]*?)__/uy;
 
-/** Index of the brace that closes the one at `start`; -1 for none. */
-function closing(text: string, start: number): number {
-  let depth = 0;
-  for (let at = start; at < text.length; at++) {
+/** The brace that closes each one that is closed, by their indexes, in one pass over the text. */
+export function closings(text: string): Map<number, number> {
+  const found = new Map<number, number>();
+  const open: number[] = [];
+  for (let at = 0; at < text.length; at++) {
     if (text[at] === "\\") at += 1;
-    else if (text[at] === "{") depth += 1;
-    else if (text[at] === "}" && --depth === 0) return at;
+    else if (text[at] === "{") open.push(at);
+    else if (text[at] === "}" && open.length > 0) found.set(open.pop()!, at);
   }
-  return -1;
+  return found;
 }
 
 function chosen(inner: string, chooser: Chooser, depth: number): string {

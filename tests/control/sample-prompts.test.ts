@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { choose } from "../../src/prompt/dynamic.ts";
+import { choose, closings } from "../../src/prompt/dynamic.ts";
 import { parseStyles, styled } from "../../src/prompt/styles.ts";
 import { parseSampleOptions } from "../../src/settings/options.ts";
 import { withPrompts } from "../../src/settings/sample-prompts.ts";
@@ -47,6 +47,35 @@ describe("choices", () => {
     expect(chosen("{5$$a}")).toBe("a");
     expect(["x 1 y", "x 2 y"]).toContain(chosen("x {{1|2}} y"));
     expect(chosen("\\{a|b\\} {c} {d} {")).toBe("{a|b} c d {");
+  });
+
+  test("close where a search from each brace finds it", () => {
+    const closing = (text: string, start: number) => {
+      let depth = 0;
+      for (let at = start; at < text.length; at++) {
+        if (text[at] === "\\") at += 1;
+        else if (text[at] === "{") depth += 1;
+        else if (text[at] === "}" && --depth === 0) return at;
+      }
+      return undefined;
+    };
+    const unit = fc.constantFrom("{", "}", "\\", "|", "a");
+    const text = fc.string({ unit, maxLength: 60 });
+    const escapes = (before: string) => /\\*$/.exec(before)![0].length % 2 === 1;
+    const property = fc.property(text, (each) => {
+      const found = closings(each);
+      for (let at = 0; at < each.length; at++) {
+        const isOpen = each[at] === "{" && !escapes(each.slice(0, at));
+        expect(found.get(at)).toBe(isOpen ? closing(each, at) : undefined);
+      }
+    });
+    fc.assert(property, { numRuns: 500 });
+  });
+
+  test("of any number of braces are read in one pass", () => {
+    // A search from each brace would not end within the time of a test.
+    const braces = 2 ** 18;
+    expect(chosen("{".repeat(braces))).toHaveLength(braces);
   });
 
   test("leave any other text as it is", () => {
