@@ -35,6 +35,7 @@ export interface InputRequest
   extends Pick<
     RequestSettings,
     | "imageBackground"
+    | "resize"
     | "invertMask"
     | "maskBlur"
     | "maskGrow"
@@ -121,16 +122,15 @@ export function checkInput(
   read: ReadInput | null,
   { hasLatents, naming }: { hasLatents: boolean; naming: Naming },
 ): void {
-  const needImage = ["mask", "extend"] as const;
+  const needImage = ["mask", "extend", "resize", "imageBackground"] as const;
   const needMask = [
     ...(["invertMask", "maskBlur", "maskGrow"] as const),
     ...(["maskArea", "maskContent", "maskPadding"] as const),
   ];
+  const isDefault = (key: keyof InputRequest) =>
+    (request[key] ?? defaultOf(settingOf(key))) === defaultOf(settingOf(key));
   const refuse = (keys: readonly (keyof InputRequest)[], missing: string) => {
-    const lost = keys.find((key) => {
-      const value: unknown = request[key];
-      return value !== undefined && value !== defaultOf(settingOf(key));
-    });
+    const lost = keys.find((key) => !isDefault(key));
     if (lost) throw badOption(`${naming(lost)} needs ${missing}.`);
   };
   if (read === null)
@@ -139,6 +139,7 @@ export function checkInput(
       `an image to start from, ${naming("image")}`,
     );
   if (!read?.mask) refuse(needMask, `a mask, ${naming("mask")}`);
+  if (isDefault("maskArea")) refuse(["maskPadding"], `${naming("maskArea")} masked`);
 }
 
 /** An image to start from, planned. */

@@ -97,12 +97,15 @@ branches are of one size and cannot be dealt by speed.`,
 
 /** A flag that does nothing without another is a mistake. */
 function checkCompanions(options: Omit<GivenSettings, "seed">): void {
-  const { taesd, previewSteps, wildcards, dynamicPrompts, stylesPath, style, cells, xyz } = options;
+  const { taesd, previewSteps, previewProtocol, wildcards, dynamicPrompts } = options;
+  const { stylesPath, style, cells, xyz } = options;
   const refuse = (isLost: boolean, flag: string, purpose: string, missing: string) => {
     if (isLost) throw badOption(`${flag} is for ${purpose}: add ${missing}, or leave it out.`);
   };
   const has = (value: unknown) => value !== undefined;
+  const isProtocolSet = previewProtocol !== settings.previewProtocol.default;
   refuse(has(taesd) && !has(previewSteps), "--taesd", "previews", "--preview N");
+  refuse(isProtocolSet && !has(previewSteps), "--preview-protocol", "previews", "--preview N");
   refuse(
     has(wildcards) && !dynamicPrompts,
     "--wildcards",

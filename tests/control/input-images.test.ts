@@ -199,6 +199,13 @@ describe("one sentence for", () => {
     ["a content alone", { image, maskContent: "fill" }, /^--mask-content needs a mask/],
     ["an area alone", { image, maskArea: "masked" }, /^--mask-area needs a mask/],
     ["a padding alone", { image, maskPadding: 8 }, /^--mask-padding needs a mask/],
+    [
+      "a padding of the whole",
+      { image, mask, maskPadding: 8 },
+      /^--mask-padding needs --mask-area masked\.$/,
+    ],
+    ["a fit alone", { resize: "fit" }, /^--resize needs an image to start from, --image\.$/],
+    ["a colour alone", { imageBackground: "#000000" }, /^--image-background needs an image/],
     ["inversion alone", { image, invertMask: true }, /^--invert-mask needs a mask/],
     ["strength 0", { image, strength: 0 }, /^--strength must be above 0/],
     ["strength -1", { image, strength: -1 }, /^--strength must be a number from 0 to 1/],

@@ -616,6 +616,7 @@ describe("what is accepted", () => {
 
   test.each([
     ["--taesd t", "--taesd is for previews: add --preview N"],
+    ["--preview-protocol kitty", "--preview-protocol is for previews: add --preview N"],
     ["--wildcards w", "--wildcards is for __name__ in prompts: add --dynamic-prompts"],
     ["--styles s.csv", "--styles is for the rows that are named: add --style NAME"],
     ["--no-cells", "--no-cells is for sheets of axes: add --xyz AXES"],

@@ -8,6 +8,7 @@ import { Icon } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { Brush, maskOf, type Stroke } from "./brush.tsx";
 import { AnyFieldOf, SliderField } from "./field.tsx";
+import { given } from "./form.ts";
 import { base64Of, type Picture, PictureInput, put } from "./picture.tsx";
 
 const source = signal<Picture | null>(null);
@@ -16,6 +17,7 @@ const strokes = signal<readonly Stroke[]>([]);
 /** Settings of an image that is not there do nothing. */
 export function needsSource({ name, group }: ListedSetting): boolean {
   if (group !== "Input image" || source.value === null) return group === "Input image";
+  if (name === "mask_padding" && given.value.mask_area !== "masked") return true;
   return ofMasks.has(name) && strokes.value.length === 0;
 }
 
@@ -92,7 +94,7 @@ function MaskFields() {
       <AnyFieldOf name="mask_area" />
       <AnyFieldOf name="mask_content" />
       <AnyFieldOf name="mask_blur" />
-      <AnyFieldOf name="mask_padding" />
+      {given.value.mask_area === "masked" && <AnyFieldOf name="mask_padding" />}
     </div>
   );
 }
