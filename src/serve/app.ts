@@ -35,7 +35,7 @@ interface AppOptions {
   outputs: Outputs;
   metrics: Metrics;
   log: ServeLog;
-  isReady: () => boolean;
+  whyNotReady: () => string | null;
   /** Called with the name of an image that was deleted. */
   onRemove: (name: string) => void;
 }

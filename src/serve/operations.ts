@@ -37,6 +37,7 @@ export interface Operation {
 }
 
 const statusSchema = v.object({ status: v.string() });
+const readinessSchema = v.object({ status: v.string(), message: v.optional(v.string()) });
 
 export const operations: readonly Operation[] = [
   {
@@ -162,8 +163,8 @@ export const operations: readonly Operation[] = [
   {
     method: "get",
     path: "/ready",
-    summary: "Whether it takes jobs: 503 until a model is loaded, and while it stops.",
-    answer: statusSchema,
+    summary: "Whether it takes jobs: 503 with the reason until a model is loaded or as it stops.",
+    answer: readinessSchema,
   },
   {
     method: "get",

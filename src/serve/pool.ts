@@ -3,7 +3,7 @@
  * another one needs its place, or its memory; that which was used least recently goes first.
  */
 import { availableParallelism } from "node:os";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, stopIfAborted } from "../errors.ts";
 import { Pipeline, type PipelineDependencies, type PreparedPipeline } from "../pipeline.ts";
 import type { CatalogModel } from "./catalog-model.ts";
 import type { Share } from "./share.ts";
@@ -44,6 +44,8 @@ interface Loaded {
 
 export class PipelinePool {
   private readonly loaded: Loaded[] = [];
+  /** By their keys. */
+  private readonly loading = new Map<string, Promise<Loaded>>();
   private useCount = 0;
 
   constructor(private readonly options: PoolOptions) {}
@@ -66,9 +68,7 @@ export class PipelinePool {
   async acquire(wanted: Wanted): Promise<Lease> {
     const { model, share, slot } = wanted;
     const key = keyOf(model, share, slot);
-    const found = this.loaded.find((each) => each.key === key && !each.isBusy);
-    const entry = found ?? (await this.load(key, wanted));
-    entry.isBusy = true;
+    const entry = await this.freeOrLoaded(key, wanted);
     entry.usedAt = ++this.useCount;
     return {
       pipeline: entry.pipeline,
@@ -94,6 +94,27 @@ export class PipelinePool {
   }
 
   // --- internal ---
+
+  /** In use. Waits for one that is being loaded for another use, which may end with that. */
+  private async freeOrLoaded(key: string, wanted: Wanted): Promise<Loaded> {
+    for (;;) {
+      const found = this.loaded.find((each) => each.key === key && !each.isBusy);
+      if (found !== undefined) {
+        found.isBusy = true;
+        return found;
+      }
+      const other = this.loading.get(key);
+      if (other === undefined) break;
+      await settledOrAborted(other, wanted.signal);
+    }
+    const loading = this.load(key, wanted);
+    this.loading.set(key, loading);
+    try {
+      return await loading;
+    } finally {
+      this.loading.delete(key);
+    }
+  }
 
   private async load(key: string, { model, share, slot, signal }: Wanted): Promise<Loaded> {
     await this.makeRoom(nameOf(model));
@@ -139,6 +160,16 @@ export class PipelinePool {
 }
 
 // --- internal ---
+
+/** Whoever waits for a load that fails finds out why by a load of its own. */
+async function settledOrAborted(load: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  const { promise: aborted, resolve } = Promise.withResolvers<void>();
+  const stop = () => resolve();
+  signal.addEventListener("abort", stop);
+  await Promise.race([load.catch(() => {}), aborted]);
+  signal.removeEventListener("abort", stop);
+  stopIfAborted(signal);
+}
 
 /** A model with another VAE or refiner has weights of its own. */
 function nameOf({ id, vae, refiner }: CatalogModel): string {

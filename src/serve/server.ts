@@ -17,6 +17,7 @@ import { JobStore } from "./jobs/store.ts";
 import type { ServeLog } from "./log.ts";
 import { Outputs } from "./outputs.ts";
 import { PipelinePool } from "./pool.ts";
+import { Readiness } from "./readiness.ts";
 import type { ServeConfig } from "./settings.ts";
 import { parseShare } from "./share.ts";
 import { Upscaling } from "./upscaling.ts";
@@ -53,6 +54,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const pool = new PipelinePool({
     ...{ maxModels: config.maxModels, dependencies },
     onLoad: (model, seconds) => {
+      readiness.noteLoaded();
       service.metrics.loadSeconds.observe({ model }, seconds);
       log.info("model_loaded", { model, seconds });
     },
@@ -74,25 +76,21 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const capabilities = new ServerCapabilities(catalog, config);
   const upscaling = connection === null ? new Upscaling(pool, config.maxQueue) : null;
   const loading = new AbortController();
-  let isLoaded = false;
+  const readiness = new Readiness(() => !service.isReady);
   const app = createApp({
     ...{ config, service, capabilities, upscaling, catalog, outputs, log },
     metrics: service.metrics,
-    isReady: () => isLoaded && service.isReady,
+    whyNotReady: () => readiness.whyNot(),
     onRemove: (name) => store.removeFile(name),
   });
   const server = listen(config, app.fetch);
-  const load = async () => {
-    const [model] = catalog.models;
-    const wanted = { model: model!, share: shares[0]!, slot: 0, signal: loading.signal };
+  const firstLoad = async () => {
+    const wanted = { model: catalog.models[0]!, share: shares[0]!, slot: 0 };
     // The workers have models of their own.
-    if (connection === null) (await pool.acquire(wanted)).release();
-    isLoaded = true;
-    await service.resume();
+    if (connection !== null) return readiness.noteLoaded();
+    (await pool.acquire({ ...wanted, signal: loading.signal })).release();
   };
-  const loaded = load().catch((error: Error) => {
-    if (!loading.signal.aborted) log.error("model_failed", { message: error.message });
-  });
+  const loaded = begin(firstLoad, service, { readiness, log, signal: loading.signal });
   void capabilities.complete();
   const rest = opened.move();
   return {
@@ -114,6 +112,22 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 const storeName = ".basedxl-jobs.sqlite";
 /** Seconds after which a connection on which nothing happens is closed. */
 const idleSeconds = 60;
+
+/** Takes up the jobs of an earlier server, whatever becomes of the first model. Never rejects. */
+async function begin(
+  firstLoad: () => Promise<void>,
+  service: QueuedJobs,
+  { readiness, log, signal }: { readiness: Readiness; log: ServeLog; signal: AbortSignal },
+): Promise<void> {
+  await firstLoad().catch((error: Error) => {
+    readiness.noteFailed();
+    if (!signal.aborted) log.error("model_failed", { message: error.message });
+  });
+  if (signal.aborted) return;
+  await service.resume().catch((error: Error) => {
+    log.error("jobs_not_resumed", { message: error.message });
+  });
+}
 
 /** The code of queues is loaded where there is one. */
 async function openQueue(url: string, log: ServeLog) {

@@ -29,7 +29,12 @@ export class Upscaling {
     const pipeline = this.pool.loadedPipeline();
     if (pipeline === null) {
       const retry = { "Retry-After": String(retrySeconds) };
-      throw new HttpError(503, "loading", "The model is being loaded: try again soon.", retry);
+      throw new HttpError(
+        503,
+        "loading",
+        "No model is loaded yet: try again soon, or see /ready.",
+        retry,
+      );
     }
     if (this.waiting >= this.waitingMax) {
       throw new QueueFull(retrySeconds, "Too many images are being enlarged: try again later.");

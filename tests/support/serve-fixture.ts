@@ -25,6 +25,12 @@ interface Given {
   stepMs?: number;
   /** Thrown by the first images, one after the other. */
   failures?: Error[];
+  /** Thrown by the first loads of a model, one after the other. */
+  loadFailures?: Error[];
+  /** What loads wait for. */
+  loading?: Promise<void>;
+  /** False for a server that resolves before its first model is loaded. */
+  waits?: boolean;
   outputs?: string;
 }
 
@@ -52,7 +58,7 @@ export function outputsFolder(): string {
   return folder;
 }
 
-/** Ready when it resolves. */
+/** Ready when it resolves, but for `waits`. */
 export async function startTestServer(given: Given = {}): Promise<TestServer> {
   const outputs = given.outputs ?? outputsFolder();
   const flags = { port: "0", outputs, device: "cpu", ...given.flags };
@@ -90,7 +96,7 @@ export async function startTestServer(given: Given = {}): Promise<TestServer> {
       await server.stop();
     },
   };
-  while ((await call("/ready")).status !== 200) await Bun.sleep(2);
+  while (given.waits !== false && (await call("/ready")).status !== 200) await Bun.sleep(2);
   return test;
 }
 
@@ -128,11 +134,14 @@ function notedLog() {
   return { lines, notes };
 }
 
-function slowSessions({ stepMs = 1, failures = [] }: Given) {
+function slowSessions({ stepMs = 1, failures = [], loadFailures = [], loading }: Given) {
   const { log, ...fake } = fakeOpener();
   const dependencies: PipelineDependencies = {
     ...fake,
     async openSession(options) {
+      await loading;
+      const failed = loadFailures.shift();
+      if (failed !== undefined) throw failed;
       const session = await fake.openSession(options);
       return {
         ...session,

@@ -16,15 +16,18 @@ interface SystemOptions {
   capabilities: CapabilitySource;
   metrics: Metrics;
   keys: Keys;
-  /** False until the first model is loaded, and while the server stops. */
-  isReady: () => boolean;
+  /** A sentence until a model is loaded, and while the server stops; then null. */
+  whyNotReady: () => string | null;
 }
 
-export function systemRoutes({ capabilities, metrics, keys, isReady }: SystemOptions) {
+export function systemRoutes({ capabilities, metrics, keys, whyNotReady }: SystemOptions) {
   const app = new Hono<ServeEnv>();
   app.get("/health", (c) => c.json({ status: "ok" }));
   app.get("/ready", (c) => {
-    return isReady() ? c.json({ status: "ready" }) : c.json({ status: "not ready" }, 503);
+    const message = whyNotReady();
+    return message === null
+      ? c.json({ status: "ready" })
+      : c.json({ status: "not ready", message }, 503);
   });
   app.get("/metrics", async (c) => {
     return c.body(await metrics.text(), 200, { "Content-Type": metrics.contentType });

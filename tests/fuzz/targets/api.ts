@@ -47,7 +47,7 @@ const app = createApp({
     ...{ queueLength: zero, runningCount: zero, unfinishedCount: zero, loadedModels: zero },
   }),
   log: { debug() {}, info() {}, warn() {}, error() {} },
-  isReady: () => true,
+  whyNotReady: () => null,
   onRemove() {},
 });
 
