@@ -11,6 +11,7 @@ import { thumbnailOf } from "../../image/thumbnail.ts";
 import type { RecalledSettings } from "../../metadata/recipe.ts";
 import { inspectImage } from "../../metadata.ts";
 import { requestToJson } from "../../settings/request-schema.ts";
+import { requestKeys, settingOf } from "../../settings/table.ts";
 import type { Catalog } from "../catalog.ts";
 import type { CatalogModel } from "../catalog-model.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
@@ -128,7 +129,7 @@ function rowsOf(settings: RecalledSettings, model: CatalogModel, catalog: Catalo
   const { rankCount, loras: _, seed: __, maskArea, ...request } = settings;
   if (rankCount === undefined || maskArea === "masked") return noRows;
   // The image that it started from is not there.
-  for (const key of inputKeys) delete request[key];
+  for (const key of inputKeys) delete request[key as keyof typeof request];
   try {
     const { batches, settings: planned } = catalog.plan(model, request, { rankCount });
     return rankRows(batches[0]!.layout, planned.height);
@@ -137,7 +138,7 @@ function rowsOf(settings: RecalledSettings, model: CatalogModel, catalog: Catalo
   }
 }
 
-const inputKeys = ["strength", "invertMask", "maskBlur", "extend"] as const;
+const inputKeys = requestKeys.filter((key) => settingOf(key).group === "Input image");
 
 /** Without the path, which is the server's own affair. */
 function inspectedImage(path: string) {
