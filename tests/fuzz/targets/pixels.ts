@@ -38,6 +38,8 @@ export const pixelTarget = target(
     // AVIF, the last one, takes ten times as long.
     const seed = random.once(200) ? seeds.at(-1)! : random.pick(seeds.slice(0, -1));
     const changed = mutateBytes(random, seed);
+    // One of millions of pixels takes as long as hundreds of others.
+    if (pixelCountOf(changed) > 2 ** 20 && !random.once(20)) withSizeOf(seed, changed);
     const bytes = random.once(4) ? changed : withRightSums(changed);
     return { reading: random.pick(readings), bytes };
   },
@@ -55,6 +57,26 @@ export const pixelTarget = target(
 );
 
 // --- internal ---
+
+/** Where the sizes of a PNG and a GIF are. */
+function sizesAt(bytes: Buffer): [begin: number, end: number] {
+  if (bytes.length < 24) return [0, 0];
+  const kind = bytes.readUInt32BE(0);
+  if (kind === 0x89504e47) return [16, 24];
+  return kind === 0x47494638 ? [6, 10] : [0, 0];
+}
+
+/** 0 where it is not told so easily. */
+function pixelCountOf(bytes: Buffer): number {
+  const [begin, end] = sizesAt(bytes);
+  if (end === 24) return bytes.readUInt32BE(begin) * bytes.readUInt32BE(begin + 4);
+  return end === 10 ? bytes.readUInt16LE(begin) * bytes.readUInt16LE(begin + 2) : 0;
+}
+
+function withSizeOf(seed: Buffer, bytes: Buffer): void {
+  const [begin, end] = sizesAt(bytes);
+  seed.copy(bytes, begin, begin, end);
+}
 
 /** Of a PNG's chunks, without which no decoder looks into them. */
 function withRightSums(bytes: Buffer): Buffer {
