@@ -1,10 +1,9 @@
 /**
  * Encodes pixels as an image file: with sharp, or with Bun's own encoders where sharp's library
  * cannot be loaded (no libstdc++, for example). The pixels of a PNG are the same either way.
- *
- * sharp is imported on first use: in the binary, the import extracts it.
  */
 import type { Sharp } from "sharp";
+import { importSharp } from "./sharp.ts";
 
 export const imageFormats = ["png", "jpeg", "webp", "avif"] as const;
 export type ImageFormat = (typeof imageFormats)[number];
@@ -33,7 +32,7 @@ export interface Size {
 
 /** The encoder of this machine; loaded once. Throws "setup" where the binary cannot extract it. */
 export function loadEncoder(): Promise<Encoder> {
-  loaded ??= importSharp().then((sharp) => (typeof sharp === "string" ? bunOnly(sharp) : sharp));
+  loaded ??= sharpEncoder().then((found) => (typeof found === "string" ? bunOnly(found) : found));
   return loaded;
 }
 
@@ -43,7 +42,7 @@ export function loadEncoder(): Promise<Encoder> {
  */
 export async function imageSizeOf(image: string | Uint8Array): Promise<Size | null> {
   try {
-    const sharp = (await import("sharp")).default;
+    const sharp = await importSharp();
     const { autoOrient } = await sharp(image, { limitInputPixels: false }).metadata();
     return autoOrient;
   } catch {
@@ -80,10 +79,10 @@ const settings: Record<ImageFormat, (image: Sharp, quality?: number) => Sharp> =
 };
 
 /** sharp, or the reason why it cannot be loaded. */
-async function importSharp(): Promise<Encoder | string> {
-  let sharp: typeof import("sharp")["default"];
+async function sharpEncoder(): Promise<Encoder | string> {
+  let sharp: Awaited<ReturnType<typeof importSharp>>;
   try {
-    sharp = (await import("sharp")).default;
+    sharp = await importSharp();
   } catch (error) {
     if ((error as Error).name === "BasedXLError") throw error;
     return firstCause(error as Error);

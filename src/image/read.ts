@@ -7,6 +7,7 @@ import type { Sharp } from "sharp";
 import { BasedXLError, escaped } from "../errors.ts";
 import { readLimitedFile } from "../limited-read.ts";
 import type { Size } from "./encoder.ts";
+import { importSharp } from "./sharp.ts";
 
 /** Pixels, row by row: RGB where there are three bytes for each, grey where there is one. */
 export interface RawImage extends Size {
@@ -82,7 +83,7 @@ export async function readWithAlpha(source: ImageSource, name: string): Promise<
 /** sharp, which nothing else can stand in for. Rejects with "setup". */
 export async function loadSharp(): Promise<typeof import("sharp")["default"]> {
   try {
-    return (await import("sharp")).default;
+    return await importSharp();
   } catch (error) {
     if (error instanceof BasedXLError) throw error;
     const why = (error as Error).message.split("\n")[0];

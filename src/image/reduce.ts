@@ -1,6 +1,7 @@
 /**
  * Images made smaller or larger by a whole factor, and reduced to a palette.
  */
+import { importSharp } from "./sharp.ts";
 
 export interface Pixels {
   width: number;
@@ -56,7 +57,7 @@ export function reduceRow(
 /** The image in 256 colours of its own, dithered; itself where sharp cannot be loaded. */
 export async function withPalette({ width, height, pixels }: Pixels): Promise<Pixels> {
   try {
-    const sharp = (await import("sharp")).default;
+    const sharp = await importSharp();
     const raw = { width, height, channels: 3 as const };
     const png = await sharp(pixels, { raw }).png({ palette: true, colours: 256 }).toBuffer();
     return { width, height, pixels: await sharp(png).removeAlpha().raw().toBuffer() };

@@ -2,6 +2,7 @@
  * Texts as grey pixels: by sharp where the machine has fonts, else of dots (`font.ts`). A machine
  * without fonts would draw the same box for every letter, which is how they are told apart.
  */
+import { importSharp } from "../image/sharp.ts";
 import { dotOf, glyphHeight, glyphWidth } from "./font.ts";
 
 /** 0 for paper to 255 for ink, row by row. */
@@ -64,7 +65,7 @@ async function drawByFont(
   widthMax: number,
   heightMax: number,
 ): Promise<Label> {
-  const sharp = (await import("sharp")).default;
+  const sharp = await importSharp();
   const marked = text.replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
   const drawn = sharp({
     text: {

@@ -23,6 +23,7 @@ import { join, resolve } from "node:path";
 import sharp from "sharp";
 import { BasedXLError } from "../../src/errors.ts";
 import { writeWhole } from "../../src/image/files.ts";
+import { thumbnailOf } from "../../src/image/thumbnail.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../../src/image.ts";
 import { refusal } from "../support/refusal.ts";
 
@@ -41,6 +42,13 @@ const height = 32;
 const pixels = Uint8Array.from({ length: width * height * 3 }, (_, i) => {
   const [x, y, channel] = [Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3];
   return [x * 5, y * 7, 255 - x * 2 - y * 3][channel]!;
+});
+
+test("the image library keeps nothing of images that were written or read", async () => {
+  const path = join(folder, "image.png");
+  await writeImage(path, pixels, width, height);
+  expect((await thumbnailOf(path, 16))?.type).toBe("image/webp");
+  expect(sharp.cache().items.current).toBe(0);
 });
 
 describe("formats", () => {
