@@ -72,8 +72,9 @@ export class FakeJobs implements JobService {
   cancel(id: string): boolean {
     const job = this.jobs.get(id);
     if (job === undefined || job.endedAt !== null) return false;
+    const stop = this.cancelled.get(id);
     this.end(job, "cancelled", { type: "cancelled", by: "test" });
-    this.cancelled.get(id)?.();
+    stop?.();
     return true;
   }
 
@@ -147,6 +148,7 @@ export class FakeJobs implements JobService {
 
   private end(job: JobView, state: JobState, event: JobHappening): void {
     Object.assign(job, { state, endedAt: Date.now(), position: null });
+    this.cancelled.delete(job.id);
     this.add(job, event);
   }
 
