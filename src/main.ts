@@ -4,8 +4,11 @@
  * code; `cli.ts` is imported late because it needs the packages.
  */
 import { runEntry } from "./setup/entry.ts";
+import { shareHeap } from "./setup/shared-heap.ts";
 
 const argv = process.argv.slice(2);
+
+if (argv[0] === "serve" || argv[0] === "worker") shareHeap();
 
 // EPIPE (`| head`) and ENOSPC are the environment's errors: exit 1 without a stack trace.
 process.stderr.on("error", () => process.exit(1));

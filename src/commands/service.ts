@@ -2,7 +2,6 @@
  * The command of a service: reads the settings, starts it, and runs it until Ctrl-C or SIGTERM.
  */
 import { cancelled } from "../errors.ts";
-import { shareHeap } from "../native/heap.ts";
 import type { PrepareOptions } from "../pipeline.ts";
 import { readConfig } from "../serve/config.ts";
 import { compileLoopsAlone } from "../serve/jit.ts";
@@ -22,7 +21,6 @@ export async function runService(
   start: (options: ServiceOptions) => Promise<{ stop(): Promise<void> }>,
 ): Promise<number> {
   compileLoopsAlone();
-  shareHeap();
   const config = readConfig({ flags, env: process.env });
   const output = createOutput({ quiet: true, json: false, verbose: config.verbose });
   const log = createLog({ format: config.logFormat, verbose: config.verbose });

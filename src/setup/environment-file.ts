@@ -24,6 +24,26 @@ export function environmentWithoutFiles(
   return givenEnvironment() ?? withoutKeysOf(names);
 }
 
+/** The process's initial environment; null where the system does not report it. */
+export function givenEnvironment(): Environment | null {
+  const entries = givenStrings("environ")
+    ?.filter(Boolean)
+    .map((entry) => {
+      const at = entry.indexOf("=");
+      return [entry.slice(0, at), entry.slice(at + 1)] as const;
+    });
+  return entries === undefined ? null : Object.fromEntries(entries);
+}
+
+/** What the process was started with, as Linux reports it; null elsewhere. */
+export function givenStrings(file: "environ" | "cmdline"): string[] | null {
+  try {
+    return readFileSync(`/proc/self/${file}`, "utf8").split("\0").slice(0, -1);
+  } catch {
+    return null;
+  }
+}
+
 // --- internal ---
 
 /** `.env`, `.env.local`, `.env.production` and the like, in the current folder. */
@@ -32,21 +52,6 @@ function envFiles(): string[] {
     return readdirSync(".").filter((name) => name === ".env" || name.startsWith(".env."));
   } catch {
     return [];
-  }
-}
-
-/** The process's initial environment; null where the system does not report it. */
-function givenEnvironment(): Environment | null {
-  try {
-    const entries = readFileSync("/proc/self/environ", "utf8").split("\0").filter(Boolean);
-    return Object.fromEntries(
-      entries.map((entry) => {
-        const at = entry.indexOf("=");
-        return [entry.slice(0, at), entry.slice(at + 1)];
-      }),
-    );
-  } catch {
-    return null;
   }
 }
 

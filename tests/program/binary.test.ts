@@ -294,12 +294,17 @@ test.skipIf(skipped("system calls", noStraceReason()))(
   },
 );
 
-test("it has the page of its server", async () => {
+test("its server has the page, and one arena of malloc", async () => {
   const folder = folderFor();
   const env = { BASEDXL_CACHE_DIR: join(folder, "cache") };
   const server = start([binary, "serve", "--port", "0", "--device", "cpu"], folder, env);
   try {
     const url = await listeningUrl(server.stderr);
+    if (process.platform === "linux") {
+      // It has started once more in place, as shared-heap.test.ts says.
+      const environment = readFileSync(`/proc/${server.pid}/environ`, "utf8").split("\0");
+      expect(environment).toContain("MALLOC_ARENA_MAX=1");
+    }
     for (const { path, type, text } of await bundlePage()) {
       const response = await fetch(new URL(path, url));
       expect(response.headers.get("content-type")).toBe(type);
