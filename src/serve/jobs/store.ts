@@ -42,7 +42,7 @@ export class JobStore {
       database.run("PRAGMA journal_mode = WAL");
       database.run("PRAGMA synchronous = NORMAL");
       // In KiB; the default would fill with old jobs for as long as the server runs.
-      database.run("PRAGMA cache_size = -512");
+      database.run("PRAGMA cache_size = -128");
       database.run("PRAGMA foreign_keys = ON");
       if (!isWhole(database)) throw new Error("the file is damaged; move it away to begin anew");
       database.transaction(() => migrate(database)).immediate();
