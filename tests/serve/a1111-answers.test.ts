@@ -3,6 +3,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import { readImage } from "../../src/image/read.ts";
+import type { ControlPreprocess } from "../../src/settings/control.ts";
 import { dialectApp, keysOf, sent, words } from "../support/dialect-app.ts";
 import { colouredPng, holed, squareMask, turnedJpeg } from "../support/input-images.ts";
 
@@ -108,6 +109,17 @@ describe("A1111", () => {
     expect(jobs.inputs[0]).toMatchObject({ image: null, mask: null, controlImages: [hint] });
   });
 
+  test.each<[Json, ControlPreprocess[]]>([
+    [{ module: "None" }, []],
+    [{ module: "tile_resample" }, []],
+    [{ module: "tile_resample", threshold_a: 1, processor_res: 512 }, []],
+    [{ module: "Canny", threshold_a: 100, threshold_b: 200 }, ["canny"]],
+  ])("the hint of a unit of %j is its image, or made by %j", async (fields, made) => {
+    const unit = { model: "canny", image: "AAAA", ...fields };
+    const { status, spec } = await ask({ alwayson_scripts: { ControlNet: { args: [unit] } } });
+    expect([status, spec?.request.controlPreprocess ?? []]).toEqual([200, made]);
+  });
+
   test("a unit of an IP-Adapter shows an image", async () => {
     const { post, jobs } = dialectApp();
     const seen = await colouredPng({ width: 8, height: 8 });
@@ -157,6 +169,12 @@ describe("A1111", () => {
       'The preprocessor "InsightFace+CLIP-H (IPAdapter)" of an IP-Adapter (module) is not there.',
     ],
     [{ module: "depth_midas" }, 'The preprocessor "depth_midas" (module) is not there.'],
+    [{ module: "blur_gaussian" }, 'The preprocessor "blur_gaussian" (module) is not there.'],
+    [{ module: "toString" }, 'The preprocessor "toString" (module) is not there.'],
+    [
+      { module: "tile_resample", threshold_a: 4 },
+      "A rate of tile_resample but 1 (threshold_a) is not there.",
+    ],
     [{ control_mode: 2 }, 'Of ControlNet, control_mode "2" is not there.'],
     [{ image: null }, "controlnet is enabled but no input image is given"],
   ])("a unit of %j is refused by name", async (fields, detail) => {

@@ -1,9 +1,11 @@
 /**
  * The units of A1111's ControlNet extension as settings of a request, with their hints.
  * Source: Forge, extensions-builtin/sd_forge_controlnet/lib_controlnet/external_code.py
- * (ControlNetUnit), sd_forge_ipadapter/scripts/forge_ipadapter.py; sd-webui-controlnet.
+ * (ControlNetUnit), sd_forge_ipadapter/scripts/forge_ipadapter.py; sd-webui-controlnet,
+ * scripts/preprocessor/.
  */
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import type { ControlPreprocess } from "../../../settings/control.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { InputImages } from "../../jobs/types.ts";
@@ -18,6 +20,16 @@ const adapterModules = [
   ...["ip-adapter-auto", "ip-adapter_clip_h", "ip-adapter_clip_g"],
   ...["ip-adapter_clip_sdxl", "ip-adapter_clip_sdxl_plus_vith"],
 ];
+
+/**
+ * How a hint is made by modules that make what is made here. `tile_resample` gives the image itself
+ * at its usual rate; the sigmas of `blur_gaussian` are others, and `recolor_*` are no Rec. 601.
+ */
+const hintModules = {
+  none: "none",
+  canny: "canny",
+  tile_resample: "none",
+} as const satisfies Readonly<Record<string, ControlPreprocess>>;
 
 interface ControlUnits {
   settings: Partial<RequestSettings>;
@@ -60,7 +72,7 @@ export function controlModels({ controlnets, ipAdapters }: Lists): string[] {
 }
 
 /** What /controlnet/module_list answers with. */
-export const controlModules = ["none", "canny", ...adapterModules];
+export const controlModules = [...Object.keys(hintModules), ...adapterModules];
 
 // --- internal ---
 
@@ -107,7 +119,7 @@ function usedUnit(unit: Unit, lists: Lists, initImage: Uint8Array | null): UsedU
 function controlSettings(used: readonly UsedUnit[]): Partial<RequestSettings> {
   if (used.length === 0) return {};
   const units = used.map(({ unit }) => unit);
-  const modules = units.map(({ module }) => (isCanny(module) ? "canny" : "none"));
+  const modules = units.map(({ module }) => hintModules[moduleOf(module)!]);
   const { scales, starts, ends } = partsOf(units);
   return {
     ...{ controlnet: used.map(({ name }) => name), controlScale: scales },
@@ -141,8 +153,10 @@ function argsOf(script: unknown): JsonObject[] {
   });
 }
 
-function isCanny(module: string): boolean {
-  return /^canny$/i.test(module);
+/** Null for one whose hint is not made here. */
+function moduleOf(module: string): keyof typeof hintModules | null {
+  const name = module.toLowerCase();
+  return Object.hasOwn(hintModules, name) ? (name as keyof typeof hintModules) : null;
 }
 
 /** An adapter says by its widths which encoder it reads; those of faces need another program. */
@@ -156,13 +170,18 @@ function refuseOtherEncoder({ module }: Unit): void {
 
 /** What the extension has and this program has not. */
 function refuseOthers(unit: Unit): void {
-  const { module, resize_mode: resize, control_mode: mode } = unit;
-  if (!isCanny(module) && !/^none$/i.test(module)) {
-    throw notThere(`The preprocessor ${JSON.stringify(module.slice(0, 100))} (module)`);
+  const { resize_mode: resize, control_mode: mode } = unit;
+  const module = moduleOf(unit.module);
+  if (module === null) {
+    throw notThere(`The preprocessor ${JSON.stringify(unit.module.slice(0, 100))} (module)`);
   }
   const isOther = (value: number, usual: number) => value >= 0 && value !== usual;
-  if (isCanny(module) && (isOther(unit.threshold_a, 100) || isOther(unit.threshold_b, 200))) {
+  if (module === "canny" && (isOther(unit.threshold_a, 100) || isOther(unit.threshold_b, 200))) {
     throw notThere("Thresholds of canny but 100 and 200 (threshold_a, threshold_b)");
+  }
+  // Below it the extension resamples nothing.
+  if (module === "tile_resample" && unit.threshold_a >= 1.1) {
+    throw notThere("A rate of tile_resample but 1 (threshold_a)");
   }
   if (!/^(1|crop and resize|.*inner fit.*)$/i.test(resize)) {
     throw notThere(`Of ControlNet, resize_mode ${JSON.stringify(resize.slice(0, 100))}`);
