@@ -15,16 +15,22 @@ import {
 } from "../../src/bench/support/machine-code.ts";
 import { findNvcc } from "../../src/setup/compiler.ts";
 
-const table = readFileSync(join(import.meta.dir, "../../src/bench/machine-code.md"), "utf8");
-const [heads = [], , ...rows] = table
-  .split("\n")
-  .filter((line) => line.startsWith("|"))
-  .map((line) =>
-    line
-      .slice(1, -1)
-      .split("|")
-      .map((cell) => cell.trim()),
-  );
+/** The cells of the first table of a file of src/bench/. */
+function tableOf(name: string): string[][] {
+  const text = readFileSync(join(import.meta.dir, "../../src/bench", name), "utf8");
+  return /(?:^\|.*\n)+/m
+    .exec(text)![0]
+    .trimEnd()
+    .split("\n")
+    .map((line) =>
+      line
+        .slice(1, -1)
+        .split("|")
+        .map((cell) => cell.trim()),
+    );
+}
+
+const [heads = [], , ...rows] = tableOf("machine-code.md");
 
 /** Products on tensor cores; attention's other kernels join what those have written. */
 const products = new RegExp(
@@ -54,6 +60,11 @@ describe("the table", () => {
       const stem = file.replace(".cu", "").replace("guidance_rescale", "guidance");
       expect(names.some((name) => name.startsWith(stem))).toBe(true);
     }
+  });
+
+  test("has the kernels of the table of resources, which needs no disassembler", () => {
+    const [, , ...resources] = tableOf("kernels.md");
+    expect(rows.map(([kernel]) => kernel)).toEqual(resources.map(([kernel]) => kernel));
   });
 
   test("no kernel uses local memory", () => {
