@@ -148,7 +148,7 @@ function parseHeader(path: string, fileBytes: number, json: Buffer): Safetensors
     tensors.set(name, readTensor(reader, path, name, 8 + json.length));
   }
   reader.end();
-  checkEnd(path, fileBytes, tensors);
+  checkEnd(path, fileBytes, tensors, 8 + json.length);
   checkOverlap(path, tensors);
   return { path, fileBytes, headerBytes: json.length, tensors, metadata };
 }
@@ -224,12 +224,21 @@ function byteCountOf(dtype: string, shape: readonly (number | bigint)[]): number
   return size === undefined ? null : Number(exact) * size;
 }
 
-function checkEnd(path: string, fileBytes: number, tensors: ReadonlyMap<string, HeaderTensor>) {
-  let end = 0;
+/** The last tensor ends with the file, as the reference implementation demands. */
+function checkEnd(
+  path: string,
+  fileBytes: number,
+  tensors: ReadonlyMap<string, HeaderTensor>,
+  dataBegin: number,
+): void {
+  let end = dataBegin;
   for (const tensor of tensors.values()) end = Math.max(end, tensor.end);
   const missing = end - fileBytes;
   if (missing > 0) {
     fail(path, `is cut off: ${missing} of ${end} bytes are missing; ${again}`);
+  }
+  if (missing < 0) {
+    fail(path, `is too long: its last tensor ends ${-missing} bytes before the file; ${again}`);
   }
 }
 

@@ -60,6 +60,14 @@ test(`accept and refuse the same headers, ${seedName}`, async () => {
   };
   const numRuns = 1500;
   fc.assert(fc.property(mutatedEntries, check), { numRuns, seed });
+  // Bytes behind the last tensor.
+  writeSync(file, headerOf(own, Buffer.alloc(0)), 0, headerBytes, 8);
+  expect(refusalOf(() => checkModel(native, unit))).toBeNull();
+  writeSync(file, Buffer.alloc(1), 0, 1, fileBytes);
+  expect(refusalOf(() => checkModel(native, unit))).toContain("is too long");
+  const header = headerOf(own, Buffer.alloc(0));
+  const longer = () => void parseSafetensorsHeader(path, fileBytes + 1, header);
+  expect(refusalOf(longer)).toContain("is too long");
   closeSync(file);
   // Both outcomes are met often.
   expect(refused).toBeGreaterThan(numRuns / 10);

@@ -566,6 +566,7 @@ test "weights that are quantized otherwise are refused by the name of their form
             \\{"a.weight_packed":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"__metadata__":{
             \\"_quantization_metadata":"{\"layers\":{\"model.a\":{\"format\":\"awq_w4a16\"}}}"}}
             ,
+            .data = "1234",
             .said = "layer a is quantized as awq_w4a16",
         },
         .{
@@ -608,6 +609,7 @@ test "weights that are quantized otherwise are refused by the name of their form
         },
         .{
             .header = "{\"__metadata__\":{\"_quantization_metadata\":\"x\"}}",
+            .data = "",
             .said = "_quantization_metadata in the header is not JSON",
         },
     }) |case| {

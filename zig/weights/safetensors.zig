@@ -1,7 +1,8 @@
 //! Parses the safetensors format from untrusted bytes: 8 bytes of header length,
 //! a JSON header, then the tensors. Every offset is checked against the file before it is used, so
-//! a `Tensor` returned here can be read without further checks. The header is read token by token:
-//! depth, tensor count and dimensions are limited before memory is spent on them.
+//! a `Tensor` returned here can be read without further checks; the last one ends with the file, as
+//! the reference implementation demands. The header is read token by token: depth, tensor count and
+//! dimensions are limited before memory is spent on them.
 //! Source: https://huggingface.co/docs/safetensors (format section).
 
 const std = @import("std");
@@ -70,6 +71,12 @@ pub fn parse(
     const order = try arena.dupe(Tensor, list);
     try refuseDuplicates(path, order, d);
     try refuseOverlap(path, order, d);
+    const rest = file.len - header_end - reader.data_end;
+    if (rest > 0) {
+        const sentence = "{s} is too long: its last tensor ends {d} bytes before the file. " ++
+            "Copy or download it again.";
+        return d.fail(error.BadWeights, sentence, .{ path, rest });
+    }
     return .{ .tensors = list, .quantization = reader.quantization };
 }
 
@@ -83,6 +90,8 @@ const Reader = struct {
     /// Fields of the tensor that is being parsed.
     name: []const u8 = "",
     quantization: []const u8 = "",
+    /// Where the tensors end so far, in the data.
+    data_end: usize = 0,
 
     fn header(reader: *Reader, data: []const u8) Error![]Tensor {
         const d = reader.diagnostics;
@@ -158,6 +167,7 @@ const Reader = struct {
             return reader.fail("ends at byte {d} of the data, and the file has {d}: it was cut " ++
                 "short. Copy or download it again.", .{ end, data.len });
         }
+        reader.data_end = @max(reader.data_end, @as(usize, @intCast(end)));
         return data[@intCast(first)..@intCast(end)];
     }
 
@@ -400,6 +410,20 @@ test "each broken header gets its own sentence" {
     try expectRefused(
         \\{"a":{"dtype":"F16","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,2]}}
     , 2, "has a shape of more than 8 entries");
+}
+
+test "the last tensor ends with the file, whatever its place in the header" {
+    const header =
+        \\{"b":{"dtype":"F16","shape":[2],"data_offsets":[2,6]},
+        \\"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}
+    ;
+    try expectRefused(header, 7, "too long: its last tensor ends 1 bytes before the file");
+    try expectRefused("{}", 3, "too long: its last tensor ends 3 bytes before the file");
+    var arena: std.heap.ArenaAllocator = .init(testing.allocator);
+    defer arena.deinit();
+    var buffer: [256]u8 = undefined;
+    var d: Diagnostics = .{};
+    _ = try parse(arena.allocator(), "f", testFile(&buffer, header, 6), &d);
 }
 
 test "short and absurd lengths are refused" {

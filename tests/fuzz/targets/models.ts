@@ -76,12 +76,18 @@ const keyNames = [
   ...["conditioner.embedders.1.model.ln_final.weight", "controlnet_cond_embedding.x", "clip_g"],
 ];
 
+/** Where the last tensor of a header ends, if that is near. */
+function endOf(header: Buffer): number {
+  const ends = [...header.toString("latin1").matchAll(/"data_offsets":\[\d+,(\d{1,3})\]/g)];
+  return Math.max(0, ...ends.map(([, end]) => Number(end)));
+}
+
 /** A file of safetensors whose header is nearly right. */
 function safetensors(random: Random): Buffer {
   const text = Buffer.from(mutateJson(random, random.pick(headers), keyNames));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(text.length));
-  const file = Buffer.concat([length, text, Buffer.alloc(64)]);
+  const file = Buffer.concat([length, text, Buffer.alloc(endOf(text))]);
   return random.once(4) ? mutateBytes(random, file) : file;
 }
 
