@@ -172,7 +172,8 @@ function keyNamed(typed: string, plain: string): SettingKey {
       "size",
       "lora-scale",
     ]);
-    throw badOption(`--xyz has no axis ${JSON.stringify(escaped(typed, 40))}.${near}`);
+    const named = near === "" ? " They are named as flags are: steps, guidance or sampler." : near;
+    throw badOption(`--xyz has no axis ${JSON.stringify(escaped(typed, 40))}.${named}`);
   }
   const isOfImages = settings[key].scope === "request" && key !== "imageCount";
   if (isOfImages && key !== "batchSize") return key;

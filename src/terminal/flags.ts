@@ -176,17 +176,25 @@ function valueAfter(typed: string, next: string | undefined): string {
 ${typed}=VALUE.`);
 }
 
-/** Levenshtein's distance: letters to insert, delete or replace. */
+/**
+ * Optimal string alignment: letters to insert, delete, replace, or to exchange with the next one,
+ * which is the commonest slip.
+ */
 function editDistance(from: string, to: string): number {
   let previous = Array.from({ length: to.length + 1 }, (_, column) => column);
+  let beforeThat = previous;
   for (let row = 1; row <= from.length; row++) {
     const current = [row];
     for (let column = 1; column <= to.length; column++) {
       const replaced = (previous[column - 1] ?? 0) + (from[row - 1] === to[column - 1] ? 0 : 1);
       const inserted = (current[column - 1] ?? 0) + 1;
       const deleted = (previous[column] ?? 0) + 1;
-      current.push(Math.min(replaced, inserted, deleted));
+      const isTurned = from[row - 1] === to[column - 2] && from[row - 2] === to[column - 1];
+      const turned =
+        row > 1 && column > 1 && isTurned ? (beforeThat[column - 2] ?? 0) + 1 : deleted;
+      current.push(Math.min(replaced, inserted, deleted, turned));
     }
+    beforeThat = previous;
     previous = current;
   }
   return previous[to.length] ?? 0;

@@ -53,6 +53,7 @@ describe("flags that are refused as they are typed", () => {
   test.each([
     [["--sead", "3"], "There is no flag --sead. Did you mean --seed? --help lists them all."],
     [["--frobnitz"], "There is no flag --frobnitz. --help lists them all."],
+    [["--stpes=3"], "There is no flag --stpes. Did you mean --steps? --help lists them all."],
     [["--heigth=64"], "There is no flag --heigth. Did you mean --height? --help lists them all."],
     [["-s", "3"], "There is no flag -s. --help lists them all."],
     [

@@ -53,6 +53,7 @@ describe("texts of axes", () => {
     ["steps=1,,2", '--xyz "steps" has an empty value'],
     ["steps=1;seed=1;width=64;height=64", "--xyz has 4 axes: a sheet has three at most"],
     ["steps=1;num-inference-steps=2", "--xyz has the axis num-inference-steps twice."],
+    ["foobarbaz=1", '--xyz has no axis "foobarbaz". They are named as flags are: steps, guid'],
     ["stepz=1", '--xyz has no axis "stepz". Did you mean steps?'],
     ["steps=4,0", '--xyz steps must be a whole number from 1 to 1000, not "0".'],
     ["sampler=eulr", "Did you mean euler?"],
