@@ -3,6 +3,7 @@
  * `-` (the aliases too), the ranges and sentences of the table.
  */
 import * as v from "valibot";
+import { suggestion } from "../terminal/flags.ts";
 import type { Setting } from "./setting.ts";
 import { isImageKey, type RequestSettings, requestKeys, settingOf } from "./table.ts";
 import { asField, demandOf } from "./values.ts";
@@ -20,7 +21,7 @@ export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(
     Object.fromEntries(fields.map(([key, name]) => [name, v.optional(fieldSchema(key))])),
     ({ expected, received }) =>
       expected === "never"
-        ? `There is no setting ${received}.`
+        ? `There is no setting ${received}.${suggested(received)}`
         : `A request must be an object, not ${received}.`,
   ),
   v.transform((values) =>
@@ -40,6 +41,14 @@ export function requestToJson(request: RequestSettings): Record<string, unknown>
 }
 
 // --- internal ---
+
+/** By the other names of its flag too; `name` is in quotes. */
+function suggested(name: string): string {
+  const bare = name.replace(/^"|"$/g, "");
+  const alias = bare.replaceAll("_", "-");
+  const meant = fields.find(([key]) => settingOf(key).aliases?.includes(alias))?.[1];
+  return suggestion(meant ?? bare, meant ? [meant] : fields.map(([, field]) => field));
+}
 
 function toJson(key: (typeof requestKeys)[number], value: unknown): unknown {
   const setting = settingOf(key);

@@ -274,7 +274,12 @@ describe("a request in JSON", () => {
       splitBatch: false,
     });
     expect(issuesOf({ out_path: "x.png" })).toEqual(['There is no setting "out_path".']);
-    expect(issuesOf({ guidanceRescale: 1 })).toEqual(['There is no setting "guidanceRescale".']);
+    expect(issuesOf({ guidanceRescale: 1 })).toEqual([
+      'There is no setting "guidanceRescale". Did you mean guidance_rescale?',
+    ]);
+    expect(issuesOf({ steps: 1 })).toEqual([
+      'There is no setting "steps". Did you mean num_inference_steps?',
+    ]);
     expect(issuesOf([])).toEqual(["A request must be an object, not an array."]);
     expect(issuesOf("x")).toEqual(['A request must be an object, not "x".']);
   });

@@ -89,15 +89,25 @@ test("refuses what cannot be generated, in a sentence", async () => {
     [{ request: { ...small, lora: ["nothing"] } }, 'The server has no LoRA "nothing".'],
     [{ request: { ...small, prompt: "x <lora:/etc/passwd:1>" } }, "not a path"],
     [{ request: { ...small, embedding: [{ file: "./x" }] } }, "not a path"],
-    [{}, "request"],
+    [{}, "request is missing."],
+    [{ request: small, promt: "x" }, 'There is no field "promt".'],
   ];
   for (const [body, sentence] of sentences) {
     const response = await server.post("/api/v1/jobs", body);
     expect(response.status).toBe(400);
     const { error } = (await response.json()) as { error: { message: string } };
     expect(error.message).toContain(sentence);
-    expect(error.message).toEndWith(".");
+    expect(error.message).toMatch(/[.?]$/);
   }
+  const form = await server.post(
+    "/api/v1/jobs",
+    { request: small },
+    { "Content-Type": "text/plain" },
+  );
+  expect(form.status).toBe(400);
+  expect(await form.json()).toMatchObject({
+    error: { message: expect.stringContaining('application/json, which is "text/plain') },
+  });
   expect(await (await server.fetch("/api/v1/jobs")).json()).toEqual({ jobs: [] });
 });
 

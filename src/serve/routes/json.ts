@@ -13,8 +13,10 @@ export function valid<Schema extends v.GenericSchema, Target extends keyof Valid
   target: Target,
   schema: Schema,
 ) {
-  return sValidator(target, schema, (result) => {
-    if (!result.success) throw refused(result.error);
+  return sValidator(target, schema, (result, c) => {
+    if (result.success) return;
+    if (target === "json") checkType(c.req.header("Content-Type") ?? "");
+    throw refused(result.error);
   });
 }
 
@@ -22,9 +24,7 @@ export function valid<Schema extends v.GenericSchema, Target extends keyof Valid
 export function refused([issue]: readonly Issue[]): HttpError {
   const path = (issue?.path ?? []).map((part) => String(keyOf(part))).join(".");
   const message = issue?.message ?? "The body is not valid.";
-  // The sentences of settings name them already.
-  const sentence = /\.$/.test(message) ? message : `${path || "The body"}: ${message}.`;
-  return new HttpError(400, "bad-option", sentence);
+  return new HttpError(400, "bad-option", sentenceOf(path, message));
 }
 
 /** Settings by the names of fields. What a dialect keeps is its own. */
@@ -44,6 +44,25 @@ export function eventJson(event: JobEvent): unknown {
 interface Issue {
   message: string;
   path?: readonly unknown[] | undefined;
+}
+
+/** A body of another type is not read, whatever it holds: forms may come from any page. */
+function checkType(type: string): void {
+  if (/^application\/([a-z.-]+\+)?json\b/i.test(type)) return;
+  const shown = type === "" ? "none" : JSON.stringify(type.slice(0, 100));
+  throw new HttpError(
+    400,
+    "bad-request",
+    `The body must be JSON with the Content-Type application/json, which is ${shown}.`,
+  );
+}
+
+function sentenceOf(path: string, message: string): string {
+  // Those of settings are sentences already, and end so.
+  if (/[.?]$/.test(message)) return message;
+  if (/^Invalid key: .* but received undefined$/.test(message)) return `${path} is missing.`;
+  const extra = /^Invalid key: Expected never but received (".*")$/s.exec(message)?.[1];
+  return extra === undefined ? `${path || "The body"}: ${message}.` : `There is no field ${extra}.`;
 }
 
 function keyOf(part: unknown): unknown {
