@@ -62,12 +62,16 @@ export fn bxl_emulator_configure(seed: u64, gpu_count: u32) c_int {
 
 /// The memory of every GPU, in bytes.
 export fn bxl_emulator_set_memory(bytes: u64) void {
+    state.lock();
+    defer state.unlock();
     state.memory_bytes = @intCast(bytes);
 }
 
 /// Makes allocations of GPUs of one size, from `bytes_min` on, one memory: for benches that compute
 /// nothing, and whose machine has not the memory of all GPUs. To be set while there is no context.
 export fn bxl_emulator_share_memory(bytes_min: u64) void {
+    state.lock();
+    defer state.unlock();
     state.shared_bytes_min = @intCast(bytes_min);
 }
 
@@ -83,11 +87,15 @@ export fn bxl_emulator_set_capability(capability: u32) void {
 
 /// What cuDriverGetVersion reports: 12040 for CUDA 12.4.
 export fn bxl_emulator_set_driver(version: u32) void {
+    state.lock();
+    defer state.unlock();
     state.driver_version = version;
 }
 
 /// Whether GPUs reach each other's memory.
 export fn bxl_emulator_set_peers(possible: bool) void {
+    state.lock();
+    defer state.unlock();
     state.peers_possible = possible;
 }
 
@@ -102,6 +110,8 @@ export fn bxl_emulator_bytes_to_gpu(gpu: u32, is_pinned: bool) u64 {
 
 /// What is wrong with copies between GPUs: nothing, other bytes arrive, they never end.
 export fn bxl_emulator_set_peer_fault(fault: u32) c_int {
+    state.lock();
+    defer state.unlock();
     state.peer_fault = std.enums.fromInt(state.PeerFault, fault) orelse return 1;
     return 0;
 }
@@ -121,6 +131,8 @@ export fn bxl_emulator_call_count(call: u32, gpu: u32) u32 {
 
 /// Whether failures stay off stderr, for tests that mean to fail.
 export fn bxl_emulator_set_quiet(is_quiet: bool) void {
+    state.lock();
+    defer state.unlock();
     state.is_quiet = is_quiet;
 }
 

@@ -50,12 +50,16 @@ pub fn cuGetErrorString(result: Result, text: *?[*:0]const u8) callconv(.c) Resu
 }
 
 pub fn cuDeviceGetCount(count: *c_int) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     count.* = @intCast(state.device_count);
     return .success;
 }
 
 pub fn cuDeviceGet(device: *Device, ordinal: c_int) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     _ = deviceOf(ordinal) orelse return .invalid_device;
     device.* = ordinal;
@@ -75,6 +79,8 @@ pub fn cuDeviceGetAttribute(
     attribute: driver.DeviceAttribute,
     device: Device,
 ) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     _ = deviceOf(device) orelse return .invalid_device;
     const gpu = &state.gpu;
@@ -116,6 +122,8 @@ pub fn cuDeviceGetAttribute(
 }
 
 pub fn cuDeviceTotalMem_v2(bytes: *usize, device: Device) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     _ = deviceOf(device) orelse return .invalid_device;
     bytes.* = state.memory_bytes;
@@ -123,6 +131,8 @@ pub fn cuDeviceTotalMem_v2(bytes: *usize, device: Device) callconv(.c) Result {
 }
 
 pub fn cuDeviceCanAccessPeer(can: *c_int, device: Device, peer: Device) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     _ = deviceOf(device) orelse return .invalid_device;
     _ = deviceOf(peer) orelse return .invalid_device;
@@ -155,6 +165,8 @@ pub fn cuDevicePrimaryCtxRelease_v2(device: Device) callconv(.c) Result {
 }
 
 pub fn cuCtxSetCurrent(context: ?Context) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     const wanted = context orelse {
         state.current = null;
@@ -167,6 +179,8 @@ pub fn cuCtxSetCurrent(context: ?Context) callconv(.c) Result {
 }
 
 pub fn cuCtxGetCurrent(context: *?Context) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     context.* = if (state.current) |device| device.handle() else null;
     return .success;
@@ -251,6 +265,8 @@ fn deviceOf(ordinal: c_int) ?*state.Device {
 }
 
 fn putText(target: [*]u8, len: c_int, device: Device, comptime format: []const u8) Result {
+    state.lock();
+    defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     const found = deviceOf(device) orelse return .invalid_device;
     if (len < 1) return .invalid_value;

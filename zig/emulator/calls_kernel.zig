@@ -86,6 +86,8 @@ pub fn cuFuncGetAttribute(
     attribute: driver.FunctionAttribute,
     function: driver.Function,
 ) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     const found = Function.of(function) orelse return .invalid_handle;
     value.* = switch (attribute) {
         .max_threads_per_block => 1024,
@@ -105,6 +107,8 @@ pub fn cuFuncSetAttribute(
     attribute: driver.FunctionAttribute,
     value: c_int,
 ) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     const found = Function.of(function) orelse return .invalid_handle;
     if (attribute != .max_dynamic_shared_size_bytes) return .invalid_value;
     if (value < 0 or value > state.gpu.shared_block_kib << 10) return .invalid_value;
@@ -118,6 +122,8 @@ pub fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     block_size: c_int,
     dynamic_shared_bytes: usize,
 ) callconv(.c) Result {
+    state.lock();
+    defer state.unlock();
     _ = Function.of(function) orelse return .invalid_handle;
     if (block_size < 1 or block_size > 1024) return .invalid_value;
     const by_threads: usize = state.gpu.threads / @as(usize, @intCast(block_size));

@@ -99,10 +99,10 @@ export fn ncclCommSplit(
 ) Result {
     const comm_out = out orelse return .invalid_argument;
     comm_out.* = null;
-    const parent = Comm.of(handle) orelse return .invalid_argument;
-    if (color != 0 or key != parent.rank or config != null) return .invalid_usage;
     library.lock();
     defer library.unlock();
+    const parent = Comm.of(handle) orelse return .invalid_argument;
+    if (color != 0 or key != parent.rank or config != null) return .invalid_usage;
     parent.split_count += 1;
     const seed = [_]u64{ parent.clique.key, parent.split_count };
     const child_key = std.hash.Wyhash.hash(0, std.mem.asBytes(&seed));
@@ -123,18 +123,18 @@ export fn ncclCommSplit(
 
 /// The memory is kept, so that a late use of the handle is refused.
 export fn ncclCommDestroy(handle: ?nccl.Comm) Result {
-    const comm = Comm.of(handle) orelse return .invalid_argument;
     library.lock();
     defer library.unlock();
+    const comm = Comm.of(handle) orelse return .invalid_argument;
     comm.retire();
     return .success;
 }
 
 /// What waits for other ranks goes on without them.
 export fn ncclCommAbort(handle: ?nccl.Comm) Result {
-    const comm = Comm.of(handle) orelse return .invalid_argument;
     library.lock();
     defer library.unlock();
+    const comm = Comm.of(handle) orelse return .invalid_argument;
     comm.is_aborted = true;
     comm.retire();
     library.announceChange();
@@ -143,9 +143,9 @@ export fn ncclCommAbort(handle: ?nccl.Comm) Result {
 
 export fn ncclCommGetAsyncError(handle: ?nccl.Comm, err: ?*Result) Result {
     const out = err orelse return .invalid_argument;
-    const comm = Comm.of(handle) orelse return .invalid_argument;
     library.lock();
     defer library.unlock();
+    const comm = Comm.of(handle) orelse return .invalid_argument;
     out.* = comm.failure;
     return .success;
 }
@@ -158,7 +158,7 @@ export fn ncclAllGather(
     handle: ?nccl.Comm,
     stream: ?driver.Stream,
 ) Result {
-    const comm = Comm.of(handle) orelse return .invalid_argument;
+    const comm = live(handle) orelse return .invalid_argument;
     const bytes = count * (bytesOf(dtype) orelse return .invalid_argument);
     if (bytes > 0 and (source == 0 or target == 0)) return .invalid_argument;
     const operation: groups.Operation = .{ .gather = .{
@@ -225,6 +225,13 @@ threadlocal var group_clique: ?*Clique = null;
 threadlocal var group: std.ArrayList(groups.Entry) = .empty;
 threadlocal var group_failure: Result = .success;
 
+/// Another thread may abort the communicator meanwhile.
+fn live(handle: ?nccl.Comm) ?*Comm {
+    library.lock();
+    defer library.unlock();
+    return Comm.of(handle);
+}
+
 /// Waits for all ranks of a clique, unless the one that it is split from is aborted; the lock is
 /// held.
 fn meet(clique: *Clique, parent: ?*const Comm) Result {
@@ -249,7 +256,7 @@ fn pass(
     handle: ?nccl.Comm,
     stream: ?driver.Stream,
 ) Result {
-    const comm = Comm.of(handle) orelse return .invalid_argument;
+    const comm = live(handle) orelse return .invalid_argument;
     const bytes = count * (bytesOf(dtype) orelse return .invalid_argument);
     if (bytes > 0 and address == 0) return .invalid_argument;
     if (peer < 0 or peer >= comm.clique.rank_count) return .invalid_argument;
