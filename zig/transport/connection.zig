@@ -235,7 +235,7 @@ fn openCommunicators(o: Options) Error!void {
     for (o.endpoints, opened[0..count]) |endpoint, communicator| {
         endpoint.closeCommunicators();
         endpoint.communicator = communicator;
-        endpoint.is_stalled = false;
+        endpoint.is_stalled.store(false, .release);
         endpoint.cuda.waits.stall_advice = "Another rank may not have sent its data: " ++
             "NCCL_DEBUG=INFO shows how the ranks connect.";
     }

@@ -71,8 +71,9 @@ pub const Endpoint = struct {
     deep_communicator: Communicator = undefined,
     /// Set by the rank's thread; another may abort.
     has_deep_communicator: std.atomic.Value(bool) = .init(false),
-    /// Set by whoever ended this rank's call to NCCL at the stall limit, before it was ended.
-    is_stalled: bool = false,
+    /// Set by whoever ends this rank's call to NCCL at the stall limit, before it is ended; the
+    /// rank may read it meanwhile, where another one has aborted the communicator.
+    is_stalled: std.atomic.Value(bool) = .init(false),
 
     /// The rank's context must be current.
     pub fn open(cuda: *Cuda) error{GpuFailed}!Endpoint {
@@ -221,7 +222,8 @@ pub const Endpoint = struct {
     }
 
     fn nameEnd(endpoint: *const Endpoint, err: error{ GpuFailed, Cancelled }) Error {
-        return if (err == error.Cancelled and endpoint.is_stalled) error.RankStalled else err;
+        const is_stalled = endpoint.is_stalled.load(.acquire);
+        return if (err == error.Cancelled and is_stalled) error.RankStalled else err;
     }
 
     fn destroyEvents(endpoint: *const Endpoint, count: usize) void {

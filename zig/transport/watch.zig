@@ -59,7 +59,7 @@ pub const Watch = struct {
             const entered_ns = endpoint.enteredNs();
             if (entered_ns == 0) continue;
             if (endpoint.nowNs() - entered_ns <= limit_ns) continue;
-            endpoint.is_stalled = true;
+            endpoint.is_stalled.store(true, .release);
             watch.local.reportUnanswered(endpoint.cuda.rank);
             return true;
         }
