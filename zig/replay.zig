@@ -5,9 +5,10 @@
 //!     replay undefined     decides by what is undefined, for valgrind to find
 //!     replay race          two threads write to one word, for ThreadSanitizer to find
 //!
-//! Every job must end as it should, and all its results are read; the exit code is else 1. Each
-//! struct and array is an allocation of its own, freed as soon as the call has returned: memcheck
-//! sees what reads beyond it or later.
+//! Every job must end as it should, and all its results are read; the exit code is else 1. A call
+//! is waited for before the next of its session: sessions whose calls alternate run side by side.
+//! Each struct and array is an allocation of its own, freed as soon as the call has returned:
+//! memcheck sees what reads beyond it or later.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -30,7 +31,7 @@ const List = struct {
 };
 
 const Call = struct {
-    kind: enum { open, submit, close },
+    kind: enum { open, submit, cancel, close },
     session: u32,
     /// What the run is about, for people.
     name: []const u8,
@@ -58,6 +59,7 @@ pub fn main(init: std.process.Init) !u8 {
     if (list.abi_version != types.abi_version) return error.AnotherVersion;
     var replay: Replay = .{ .io = init.io };
     for (list.calls) |*call| try replay.make(call);
+    try replay.finishAll();
     std.debug.print("{d} calls, {d} jobs failed\n", .{ list.calls.len, replay.failure_count });
     return @intFromBool(replay.failure_count > 0);
 }
@@ -67,24 +69,56 @@ pub fn main(init: std.process.Init) !u8 {
 const Replay = struct {
     io: Io,
     sessions: [session_count_max]?*Session = @splat(null),
+    /// By session: the call that has not been waited for.
+    unfinished: [session_count_max]?*const Call = @splat(null),
+    is_cancelled: [session_count_max]bool = @splat(false),
     failure_count: u32 = 0,
 
     fn make(replay: *Replay, call: *const Call) !void {
         const session = &replay.sessions[call.session];
+        if (call.kind == .cancel) return replay.cancel(call);
+        try replay.finish(call.session);
         if (call.kind == .close) return replay.close(session.*.?);
         const buffers = try decoded(call);
         const status = switch (call.kind) {
             .open => abi.bxl_session_open(@ptrCast(buffers[0].ptr), session),
             .submit => abi.bxl_session_submit(session.*.?, @ptrCast(buffers[0].ptr)),
-            .close => unreachable,
+            .cancel, .close => unreachable,
         };
         for (buffers) |buffer| gpa.free(buffer);
         gpa.free(buffers);
         if (status != .ok) return replay.fail(call, session.*);
-        const state = replay.settled(session.*.?);
-        if (state == .failed or state == .lost) return replay.fail(call, session.*);
-        if (call.kind == .submit) try read(session.*.?);
-        std.debug.print("{s}: {s} {s}\n", .{ call.name, @tagName(call.kind), @tagName(state) });
+        replay.unfinished[call.session] = call;
+        replay.is_cancelled[call.session] = false;
+    }
+
+    /// Between two steps, where the job has several.
+    fn cancel(replay: *Replay, call: *const Call) void {
+        const session = replay.sessions[call.session].?;
+        var progress = polled(session);
+        while (progress.state == .running and progress.step_index == 0) {
+            replay.pause();
+            progress = polled(session);
+        }
+        abi.bxl_session_cancel(session);
+        replay.is_cancelled[call.session] = true;
+    }
+
+    fn finishAll(replay: *Replay) !void {
+        for (0..session_count_max) |index| try replay.finish(@intCast(index));
+    }
+
+    fn finish(replay: *Replay, index: u32) !void {
+        const call = replay.unfinished[index] orelse return;
+        replay.unfinished[index] = null;
+        const session = replay.sessions[index].?;
+        const progress = replay.settled(session);
+        const is_cancelled = replay.is_cancelled[index] and progress.status == .cancelled;
+        const has_failed = progress.state == .failed or progress.state == .lost;
+        if (has_failed and !is_cancelled) return replay.fail(call, session);
+        if (call.kind == .submit) try read(session);
+        const word: []const u8 = if (is_cancelled) "cancelled" else @tagName(progress.state);
+        std.debug.print("{s}: {s} {s}\n", .{ call.name, @tagName(call.kind), word });
     }
 
     fn fail(replay: *Replay, call: *const Call, session: ?*const Session) void {
@@ -95,20 +129,30 @@ const Replay = struct {
         replay.failure_count += 1;
     }
 
-    /// The session's state once it neither loads nor runs.
-    fn settled(replay: *Replay, session: *const Session) sessions.State {
-        var progress = std.mem.zeroes(types.Progress);
-        progress.size = @sizeOf(types.Progress);
+    /// The session's progress once it neither loads nor runs; previews are read as they come.
+    fn settled(replay: *Replay, session: *Session) types.Progress {
+        var preview_step: u32 = 0;
         while (true) {
-            _ = abi.bxl_session_poll(session, &progress);
-            if (progress.state != .loading and progress.state != .running) return progress.state;
+            const progress = polled(session);
+            if (progress.state != .loading and progress.state != .running) return progress;
+            if (progress.preview_step != preview_step) {
+                preview_step = progress.preview_step;
+                readOutput(session, .preview) catch {};
+            }
             replay.pause();
         }
     }
 
+    fn polled(session: *const Session) types.Progress {
+        var progress = std.mem.zeroes(types.Progress);
+        progress.size = @sizeOf(types.Progress);
+        _ = abi.bxl_session_poll(session, &progress);
+        return progress;
+    }
+
     fn close(replay: *Replay, session: *Session) void {
         abi.bxl_session_close(session);
-        while (replay.settled(session) != .closed) replay.pause();
+        while (replay.settled(session).state != .closed) replay.pause();
         abi.bxl_session_free(session);
     }
 
@@ -135,13 +179,15 @@ fn decoded(call: *const Call) ![][]align(8) u8 {
 
 /// Every result to its last byte: memcheck reports what the library left undefined.
 fn read(session: *Session) !void {
-    for (std.enums.values(Output)) |output| {
-        const len = abi.bxl_session_read(session, output, null, 0);
-        const bytes = try gpa.alloc(u8, @intCast(len));
-        defer gpa.free(bytes);
-        _ = abi.bxl_session_read(session, output, bytes.ptr, len);
-        std.mem.doNotOptimizeAway(std.hash.Crc32.hash(bytes));
-    }
+    for (std.enums.values(Output)) |output| try readOutput(session, output);
+}
+
+fn readOutput(session: *Session, output: Output) !void {
+    const len = abi.bxl_session_read(session, output, null, 0);
+    const bytes = try gpa.alloc(u8, @intCast(len));
+    defer gpa.free(bytes);
+    _ = abi.bxl_session_read(session, output, bytes.ptr, len);
+    std.mem.doNotOptimizeAway(std.hash.Crc32.hash(bytes));
 }
 
 fn decideByUndefined() !u8 {

@@ -9,7 +9,7 @@ import { abiVersion, sizeOfRequest, sizeOfSessionOptions } from "../../src/nativ
 import { writableSymbols } from "./symbols.ts";
 
 interface Call {
-  kind: "open" | "submit" | "close";
+  kind: "open" | "submit" | "cancel" | "close";
   session: number;
   name: string;
   /** In base64; the first is the struct. */
@@ -30,7 +30,7 @@ export class Recorder {
     const before = { ...symbols };
     this.stop = () => void Object.assign(symbols, before);
     const { bxl_session_open: open, bxl_session_submit: submit } = symbols;
-    const { bxl_session_close: close } = symbols;
+    const { bxl_session_cancel: cancel, bxl_session_close: close } = symbols;
     symbols.bxl_session_open = ((options: Pointer, out: Pointer) => {
       const memory = memoryAt(options, sizeOfSessionOptions);
       const status = open(options, out);
@@ -46,8 +46,13 @@ export class Recorder {
       if (status === 0) this.add("submit", session, memory);
       return status;
     }) as typeof submit;
+    symbols.bxl_session_cancel = ((session: Pointer) => {
+      // Who cancels calls again until the job has ended.
+      if (this.lastKindOf(session) !== "cancel") this.add("cancel", session, nothing);
+      cancel(session);
+    }) as typeof cancel;
     symbols.bxl_session_close = ((session: Pointer) => {
-      this.add("close", session, { buffers: [], pointers: [] });
+      this.add("close", session, nothing);
       close(session);
     }) as typeof close;
   }
@@ -59,15 +64,25 @@ export class Recorder {
   }
 
   private add(kind: Call["kind"], session: Pointer, memory: Memory): void {
-    // The newest of an address that was used again.
-    const index = this.sessions.lastIndexOf(session);
-    this.calls.push({ kind, session: index, name: this.name, ...memory });
+    this.calls.push({ kind, session: this.indexOf(session), name: this.name, ...memory });
+  }
+
+  private lastKindOf(session: Pointer): Call["kind"] | undefined {
+    const index = this.indexOf(session);
+    return this.calls.findLast((call) => call.session === index)?.kind;
+  }
+
+  /** The newest of an address that was used again. */
+  private indexOf(session: Pointer): number {
+    return this.sessions.lastIndexOf(session);
   }
 }
 
 // --- internal ---
 
 type Memory = Pick<Call, "buffers" | "pointers">;
+
+const nothing: Memory = { buffers: [], pointers: [] };
 
 /** A struct and what it leads to. */
 function memoryAt(address: Pointer, length: number): Memory {
