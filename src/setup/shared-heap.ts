@@ -1,6 +1,6 @@
 /**
- * One arena of malloc for all threads of a service, on Linux: what one frees serves the others. Two
- * threads have arenas of their own before any code runs, and glibc reads its variables at the start
+ * One arena of malloc for all threads of a service, on Linux: what one frees serves the others. One
+ * or two of Bun's have their own before any code runs, and glibc reads its variables at the start
  * of a process alone: it starts once more in place, with the same id, arguments and open files.
  */
 import { givenEnvironment, givenStrings } from "./environment-file.ts";
