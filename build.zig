@@ -169,18 +169,24 @@ fn addFuzz(b: *Build) void {
 /// What makes calls of a program fail, on Linux.
 fn addFaultTools(b: *Build) void {
     const step = b.step("fault-tools", "Build what injects faults");
-    const program = b.addExecutable(.{
-        .name = "inject-faults",
-        .root_module = faultModule(b, "zig/faults/syscalls.zig"),
-        .use_llvm = needsLlvm(b.graph.host, .Debug),
-    });
+    const programs = [_][2][]const u8{
+        .{ "inject-faults", "zig/faults/syscalls.zig" },
+        .{ "faulty-disk", "zig/faults/disk.zig" },
+    };
+    for (programs) |each| {
+        const program = b.addExecutable(.{
+            .name = each[0],
+            .root_module = faultModule(b, each[1]),
+            .use_llvm = needsLlvm(b.graph.host, .Debug),
+        });
+        step.dependOn(&b.addInstallArtifact(program, .{}).step);
+    }
     const library = b.addLibrary(.{
         .name = "basedxl_faults",
         .linkage = .dynamic,
         .root_module = faultModule(b, "zig/faults/preload.zig"),
         .use_llvm = needsLlvm(b.graph.host, .Debug),
     });
-    step.dependOn(&b.addInstallArtifact(program, .{}).step);
     step.dependOn(&b.addInstallArtifact(library, .{}).step);
 }
 

@@ -66,6 +66,7 @@ const zigLayers = [
   ["verify"],
   ["doctor"],
   ["emulator"],
+  ["faults"],
   ["session"],
   ["devices"],
   ["pipeline"],

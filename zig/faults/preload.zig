@@ -1,26 +1,14 @@
 //! A library for LD_PRELOAD that fails calls of libbasedxl into libc where a test says so: memory,
 //! mappings, threads; and moves the clock of the whole process. The file that BASEDXL_FAULTS names
-//! is mapped, so that a test that runs, in this process or another one, chooses the call and reads
-//! the counts: an `Entry` per kind, in their order.
+//! says which (choices.zig).
 
 const std = @import("std");
 const linux = std.os.linux;
+const choices = @import("choices.zig");
 
 const Kind = enum(u32) { memory, mapping, thread, clock };
 
-const Entry = extern struct {
-    /// The call from which on calls fail, from 1; 0 for none.
-    first: u64,
-    /// How many of them.
-    count: u64,
-    calls: u64,
-    hits: u64,
-    /// By how many milliseconds the clock is moved.
-    value: i64,
-};
-
-const kind_count = @typeInfo(Kind).@"enum".fields.len;
-const Entries = [kind_count]Entry;
+const Entries = choices.Entries(Kind);
 
 export fn malloc(size: usize) ?*anyopaque {
     return if (fails(.memory, @returnAddress())) null else __libc_malloc(size);
@@ -69,8 +57,8 @@ export fn pthread_create(
 export fn clock_gettime(clock: c_int, time: *linux.timespec) c_int {
     const result = linux.clock_gettime(@enumFromInt(clock), time);
     if (clock == @intFromEnum(linux.CLOCK.REALTIME)) {
-        if (chosen(.clock)) |entry| {
-            time.sec += @divTrunc(entry.value, std.time.ms_per_s);
+        if (entryOf(.clock)) |entry| {
+            if (entry.choose()) time.sec += @divTrunc(entry.value, std.time.ms_per_s);
         }
     }
     return if (linux.errno(result) == .SUCCESS) 0 else -1;
@@ -108,18 +96,7 @@ fn next(comptime F: type, name: [*:0]const u8) *const F {
 fn fails(kind: Kind, caller: usize) bool {
     const entry = entryOf(kind) orelse return false;
     if (@atomicLoad(u64, &entry.first, .acquire) == 0 or !isLibrary(caller)) return false;
-    return chosen(kind) != null;
-}
-
-/// Counts a call; its entry where it is one of those chosen.
-fn chosen(kind: Kind) ?*Entry {
-    const entry = entryOf(kind) orelse return null;
-    const first = @atomicLoad(u64, &entry.first, .acquire);
-    if (first == 0) return null;
-    const call = @atomicRmw(u64, &entry.calls, .Add, 1, .monotonic) + 1;
-    if (call < first or call - first >= entry.count) return null;
-    _ = @atomicRmw(u64, &entry.hits, .Add, 1, .monotonic);
-    return entry;
+    return entry.choose();
 }
 
 /// Whether an address is of libbasedxl, and not of the emulated driver, sharp or libc.
@@ -131,7 +108,7 @@ fn isLibrary(address: usize) bool {
 
 var entries: ?*Entries = null;
 
-fn entryOf(kind: Kind) ?*Entry {
+fn entryOf(kind: Kind) ?*choices.Entry {
     const all = @atomicLoad(?*Entries, &entries, .acquire) orelse return null;
     return &all[@intFromEnum(kind)];
 }
@@ -139,13 +116,7 @@ fn entryOf(kind: Kind) ?*Entry {
 /// Maps the file before the program begins; without one every call is as usual.
 fn open() callconv(.c) void {
     const path = std.c.getenv("BASEDXL_FAULTS") orelse return;
-    const file = linux.open(path, .{ .ACCMODE = .RDWR }, 0);
-    if (linux.errno(file) != .SUCCESS) return;
-    const writable: linux.PROT = .{ .READ = true, .WRITE = true };
-    const fd: linux.fd_t = @intCast(file);
-    const mapped = linux.mmap(null, @sizeOf(Entries), writable, .{ .TYPE = .SHARED }, fd, 0);
-    if (linux.errno(mapped) != .SUCCESS) return;
-    @atomicStore(?*Entries, &entries, @ptrFromInt(mapped), .release);
+    @atomicStore(?*Entries, &entries, choices.open(Kind, path), .release);
 }
 
 export const initializer: *const fn () callconv(.c) void linksection(".init_array") = &open;

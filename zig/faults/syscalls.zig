@@ -11,12 +11,11 @@
 const std = @import("std");
 const linux = std.os.linux;
 const seccomp = linux.SECCOMP;
+const command = @import("command.zig");
 
 const Call = enum { open, write, sync, rename, mkdir, read };
 const fault_count_max = 8;
 const slow_ns = 50 * std.time.ns_per_ms;
-/// Of the shell's convention for a command that cannot be run.
-const unavailable = 125;
 
 const Fault = struct {
     call: Call,
@@ -67,9 +66,7 @@ pub fn main(init: std.process.Init) !u8 {
     while (!std.mem.eql(u8, args[2 + count], "--")) : (count += 1) {
         faults[count] = try parse(args[2 + count]);
     }
-    const command = args[2 + count + 1 ..];
-    const argv = try init.arena.allocator().allocSentinel(?[*:0]const u8, command.len, null);
-    for (argv, command) |*place, word| place.* = word.ptr;
+    const argv = try command.vectorOf(init.arena.allocator(), args[2 + count + 1 ..]);
     const shared = try std.posix.mmap(
         null,
         @sizeOf(Handshake),
@@ -81,13 +78,12 @@ pub fn main(init: std.process.Init) !u8 {
     const handshake: *Handshake = @ptrCast(shared.ptr);
     handshake.* = .{};
     const child: linux.pid_t = @intCast(linux.fork());
-    if (child == 0) become(argv, faults[0..count], handshake, std.c.environ);
-    passSignals(child);
+    if (child == 0) become(argv, faults[0..count], handshake);
+    command.passSignals(child);
     const listener = try takeListener(child, handshake);
     const status = supervise(child, listener, faults[0..count]);
     try report(args[1], faults[0..count]);
-    if (linux.W.IFEXITED(status)) return linux.W.EXITSTATUS(status);
-    return 128 +% @as(u8, @truncate(@intFromEnum(linux.W.TERMSIG(status))));
+    return command.exitCodeOf(status);
 }
 
 // --- internal ---
@@ -130,9 +126,8 @@ fn become(
     argv: [:null]const ?[*:0]const u8,
     faults: []const Fault,
     handshake: *Handshake,
-    environment: [*:null]const ?[*:0]const u8,
 ) noreturn {
-    _ = linux.prctl(@intFromEnum(linux.PR.SET_PDEATHSIG), @intFromEnum(linux.SIG.KILL), 0, 0, 0);
+    command.dieWithParent();
     _ = linux.prctl(@intFromEnum(linux.PR.SET_NO_NEW_PRIVS), 1, 0, 0, 0);
     var filter: [traced.len + 3]Instruction = undefined;
     const program: Program = .{ .len = makeFilter(&filter, faults), .filter = &filter };
@@ -141,8 +136,7 @@ fn become(
     const failed = linux.errno(made) != .SUCCESS;
     handshake.listener.store(if (failed) -2 else @intCast(made), .release);
     while (!handshake.is_taken.load(.acquire)) std.atomic.spinLoopHint();
-    _ = std.c.execve(argv[0].?, argv.ptr, environment);
-    linux.exit_group(unavailable);
+    command.become(argv);
 }
 
 const Instruction = extern struct { code: u16, jt: u8, jf: u8, k: u32 };
@@ -173,10 +167,10 @@ fn takeListener(child: linux.pid_t, handshake: *Handshake) !linux.fd_t {
     while (handshake.listener.load(.acquire) == -1) std.atomic.spinLoopHint();
     defer handshake.is_taken.store(true, .release);
     const theirs = handshake.listener.load(.acquire);
-    if (theirs == -2) linux.exit_group(unavailable);
+    if (theirs == -2) linux.exit_group(command.unavailable);
     const process: linux.fd_t = @intCast(linux.pidfd_open(child, 0));
     const mine = linux.pidfd_getfd(process, theirs, 0);
-    if (linux.errno(mine) != .SUCCESS) linux.exit_group(unavailable);
+    if (linux.errno(mine) != .SUCCESS) linux.exit_group(command.unavailable);
     return @intCast(mine);
 }
 
@@ -295,23 +289,6 @@ fn readString(pid: u32, address: u64, buffer: []u8) ?[]const u8 {
         length += count;
     }
     return null;
-}
-
-var signalled: linux.pid_t = 0;
-
-/// Signals to this process are the command's.
-fn passSignals(child: linux.pid_t) void {
-    signalled = child;
-    const action: std.posix.Sigaction = .{
-        .handler = .{ .handler = passOn },
-        .mask = std.posix.sigemptyset(),
-        .flags = 0,
-    };
-    for ([_]linux.SIG{ .TERM, .INT, .HUP }) |signal| std.posix.sigaction(signal, &action, null);
-}
-
-fn passOn(signal: linux.SIG) callconv(.c) void {
-    _ = linux.kill(signalled, signal);
 }
 
 /// A line per fault: calls and hits.
