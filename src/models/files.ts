@@ -25,7 +25,7 @@ export function fileProblem(path: string): FileProblem | null {
     if (!stat.isFile()) return problem("is no regular file", again);
     return stat.size === 0 ? problem("is empty", again) : contentProblem(headOf(path));
   } catch (error) {
-    return failure(error as NodeJS.ErrnoException);
+    return readProblem(error as NodeJS.ErrnoException);
   }
 }
 
@@ -59,6 +59,14 @@ export function sentenceOf({ what, advice }: FileProblem): string {
   return `${what}; ${advice}.`;
 }
 
+/** What is wrong with a file that could not be read. */
+export function readProblem({ code, message }: NodeJS.ErrnoException): FileProblem {
+  if (code === "ELOOP") return problem("is behind a link that leads back to itself", again);
+  if (code === "ENOTDIR") return problem("cannot be there: a folder above it is a file", again);
+  const advice = code === "EIO" ? "check its disk" : "check its permissions";
+  return problem(`cannot be read (${escaped(message)})`, advice);
+}
+
 /**
  * The UTF-8 text of the file at `path`, without a byte order mark. Throws "bad-model"; `needed` is
  * the advice where the file is missing.
@@ -72,8 +80,8 @@ export async function readTextFile(path: string, needed: string): Promise<string
   if (size > textBytesMax) {
     throw refuse(problem(`has ${size} bytes, which is too much for a text file`, again));
   }
-  const bytes = await readFile(path).catch((error: Error) => {
-    throw refuse(problem(`cannot be read (${escaped(error.message)})`, "check its permissions"));
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw refuse(readProblem(error));
   });
   const [first, second] = bytes;
   const hasMark = (first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff);
@@ -96,12 +104,6 @@ const headBytes = 1024;
 
 function problem(what: string, advice: string, missing = false): FileProblem {
   return { what, advice, missing };
-}
-
-function failure({ code, message }: NodeJS.ErrnoException): FileProblem {
-  if (code === "ELOOP") return problem("is behind a link that leads back to itself", again);
-  if (code === "ENOTDIR") return problem("cannot be there: a folder above it is a file", again);
-  return problem(`cannot be read (${escaped(message)})`, "check its permissions");
 }
 
 function absence(path: string): FileProblem {

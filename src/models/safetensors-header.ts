@@ -3,9 +3,9 @@
  * is checked against the file's size, so that a tensor of the header can be read.
  * Source: https://huggingface.co/docs/safetensors (format section).
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { BasedXLError, escaped } from "../errors.ts";
 import { sentenceOf, weightsProblem } from "./files.ts";
+import { readPieces } from "./pieces.ts";
 import { depthMax, JsonReader, NotJson, TooDeep } from "./safetensors-json.ts";
 
 interface HeaderTensor {
@@ -31,18 +31,12 @@ export interface SafetensorsHeader {
 export function readSafetensorsHeader(path: string): SafetensorsHeader {
   const problem = weightsProblem(path);
   if (problem !== null) fail(path, sentenceOf(problem).slice(0, -1));
-  const file = openSync(path, "r");
-  try {
-    const { size } = fstatSync(file);
-    const length = Buffer.alloc(8);
-    readSync(file, length, 0, 8, 0);
-    const headerBytes = headerBytesOf(path, length, size);
-    const bytes = Buffer.alloc(headerBytes);
-    if (readSync(file, bytes, 0, headerBytes, 8) < headerBytes) fail(path, "cannot be read whole");
+  return readPieces(path, ({ size, at }) => {
+    const headerBytes = headerBytesOf(path, at(0, 8), size);
+    const bytes = at(8, headerBytes);
+    if (bytes.length < headerBytes) fail(path, "cannot be read whole");
     return parseSafetensorsHeader(path, size, bytes);
-  } finally {
-    closeSync(file);
-  }
+  });
 }
 
 /** The same for a header that was read: `json`, without the 8 bytes of its length. */
@@ -76,15 +70,9 @@ export function readTensorF32(header: SafetensorsHeader, name: string): Float32A
       `has tensor ${shown} in type ${escaped(tensor.dtype, 20)}, not in F32 or F16`,
     );
   }
-  const bytes = Buffer.alloc(tensor.end - tensor.begin);
-  const file = openSync(header.path, "r");
-  try {
-    if (readSync(file, bytes, 0, bytes.length, tensor.begin) < bytes.length) {
-      fail(header.path, "was cut short since its header was read");
-    }
-  } finally {
-    closeSync(file);
-  }
+  const count = tensor.end - tensor.begin;
+  const bytes = readPieces(header.path, ({ at }) => at(tensor.begin, count));
+  if (bytes.length < count) fail(header.path, "was cut short since its header was read");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   return Float32Array.from({ length: bytes.length / size }, (_, i) => read(view, i * size));
 }
@@ -123,7 +111,7 @@ const readers: Readonly<Record<string, Reader | undefined>> = {
 
 /** The length that the file's first 8 bytes give its header. */
 function headerBytesOf(path: string, length: Buffer, fileBytes: number): number {
-  if (fileBytes < 8) fail(path, `is not a safetensors file: it has ${fileBytes} bytes`);
+  if (length.length < 8) fail(path, `is not a safetensors file: it has ${length.length} bytes`);
   const headerBytes = Number(length.readBigUInt64LE());
   if (headerBytes > headerBytesMax) {
     fail(path, `is not a safetensors file: its header would take ${headerBytes} bytes`);

@@ -1,7 +1,8 @@
 //! A weights file mapped into memory, with detection of changes under the mapping. Reading past the
-//! end of a truncated file raises SIGBUS: the handler maps zero pages in place of the lost ones and
-//! marks the file, so that the job fails with an error that names it. Overwriting a file in place
-//! raises no signal: its size and modification time are compared.
+//! end of a truncated file, or what its disk does not give, raises SIGBUS: the handler maps zero
+//! pages in place of the lost ones and marks the file, so that the job fails with an error that
+//! names it. Overwriting a file in place raises no signal: its size and modification time are
+//! compared.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -67,30 +68,40 @@ pub const MappedFile = struct {
         mapped.file.close(io);
     }
 
-    /// Whether the file at `path` is the one that was opened, unchanged.
+    /// Whether the file at `path` is the one that was opened, unchanged, and all of it is there.
     pub fn isAt(mapped: *const MappedFile, io: Io, path: []const u8) bool {
-        if (!std.mem.eql(u8, mapped.path, path)) return false;
+        if (mapped.isLost() or !std.mem.eql(u8, mapped.path, path)) return false;
         const stat = Io.Dir.cwd().statFile(io, path, .{}) catch return false;
         return stat.size == mapped.size and
             stat.mtime.nanoseconds == mapped.modified.nanoseconds;
     }
 
-    /// Fails where the file has changed since it was opened.
+    /// Whether pages were lost, which read as zeros from now on.
+    fn isLost(mapped: *const MappedFile) bool {
+        return if (mapped.guard) |guard| guard.is_lost.load(.acquire) else false;
+    }
+
+    /// Fails where the file has changed since it was opened, or its disk has not given all of it.
     pub fn checkUnchanged(
         mapped: *const MappedFile,
         io: Io,
         d: *Diagnostics,
     ) error{BadWeights}!void {
-        const is_lost = if (mapped.guard) |guard| guard.is_lost.load(.acquire) else false;
-        const is_changed = is_lost or if (mapped.file.stat(io)) |stat|
+        const is_lost = mapped.isLost();
+        const found: ?Io.File.Stat = mapped.file.stat(io) catch null;
+        const is_changed = if (found) |stat|
             stat.size != mapped.size or stat.mtime.nanoseconds != mapped.modified.nanoseconds
-        else |_|
-            true;
-        if (!is_changed) return;
-        // An earlier error may be a consequence of the change.
+        else
+            false;
+        if (found != null and !is_lost and !is_changed) return;
+        // An earlier error may be a consequence.
         d.reset();
-        return d.fail(error.BadWeights, "{s} was changed, cut short or lost while it was in " ++
-            "use, so no image was written. Check the file and start again.", .{mapped.path});
+        if (is_changed) {
+            return d.fail(error.BadWeights, "{s} was changed, cut short or lost while it was in " ++
+                "use, so no image was written. Check the file and start again.", .{mapped.path});
+        }
+        return d.fail(error.BadWeights, "{s} could not be read any more while it was in use, so " ++
+            "no image was written. Check its disk and start again.", .{mapped.path});
     }
 };
 
@@ -232,6 +243,7 @@ test "a file cut short while mapped reads as zeros, interrupts, and is named" {
     try testing.expect(std.mem.indexOf(u8, d.message(), "was changed, cut short or lost") != null);
     // It stays so, even where the file has its size again.
     try file.setLength(testing.io, bytes.len);
+    try testing.expect(!mapped.isAt(testing.io, path));
     try testing.expectError(error.BadWeights, mapped.checkUnchanged(testing.io, &d));
 }
 
