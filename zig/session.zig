@@ -47,7 +47,8 @@ pub const State = enum(u32) {
     /// The last job failed and the next one may succeed; or loading failed.
     failed = 4,
     /// The last job failed in a way that ends the session: a GPU did not answer and was given up,
-    /// or the processes of a distributed job lost each other.
+    /// the processes of a distributed job lost each other, or the model's files were changed or
+    /// lost.
     lost = 5,
     /// Nothing is left to wait for after `close`: everything but the session itself has been freed,
     /// or a driver does not answer.
@@ -282,10 +283,19 @@ pub const Session = struct {
             if (session.state.load(.acquire) != @intFromEnum(State.running)) continue;
             if (session.runJob()) {
                 session.state.store(@intFromEnum(State.done), .release);
-            } else |err| session.fail(err, if (session.devices.isLost()) .lost else .failed);
+            } else |err| session.fail(err, if (session.isLostBy(err)) .lost else .failed);
         }
         session.unload();
         session.state.store(@intFromEnum(State.closed), .release);
+    }
+
+    /// Whether no further job can run: a device was given up, or weights are not what they were.
+    fn isLostBy(session: *Session, err: Error) bool {
+        if (session.devices.isLost()) return true;
+        if (err != error.BadWeights) return false;
+        session.model.checkUnchanged() catch return true;
+        session.devices.int8.checkUnchanged(session.io, &session.diagnostics) catch return true;
+        return false;
     }
 
     fn fail(session: *Session, err: Error, state: State) void {
