@@ -34,7 +34,7 @@ export async function problemsOf({ program, faults }: Row): Promise<string[]> {
   const after = await resultOf(program);
   const folder = mkdtempSync(join(tmpdir(), "basedxl-fault-"));
   try {
-    program.prepare(folder);
+    await program.prepare(folder);
     const before = filesIn(join(folder, program.out), program.ignored);
     const run = program.run(folder);
     for (const fault of faults) fault.apply(run);
@@ -68,7 +68,7 @@ function resultOf(program: Program): Promise<Files> {
 
 async function plainResult(program: Program): Promise<Files> {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-fault-"));
-  program.prepare(folder);
+  await program.prepare(folder);
   const { exitCode, stderr } = await ended(program.run(folder));
   if (exitCode !== 0) throw new Error(`without a fault it ends with ${exitCode}: ${stderr}`);
   const files = filesIn(join(folder, program.out), program.ignored);

@@ -10,11 +10,13 @@ import fc from "fast-check";
 import { buildEmulator } from "../../src/setup/emulator.ts";
 import { sampled, seedName } from "../support/seed.ts";
 import { problemsOf } from "./fault.ts";
-import { gpuRows, pairRows, programRows, pull } from "./rows.ts";
+import { noUsersReason } from "./limit-faults.ts";
+import { processProblems, processRows } from "./process-rows.ts";
+import { diskRows, gpuRows, pairRows, processLimitRows, programRows, pull } from "./rows.ts";
 import { serverProblems } from "./server-check.ts";
-import { serverRows } from "./server-rows.ts";
+import { serverDiskRows, serverRows } from "./server-rows.ts";
 import { sessionPairs, sessionRows } from "./session-rows.ts";
-import { libraryFaults, noToolsReason } from "./tools.ts";
+import { libraryFaults, noFaultyDiskReason, noToolsReason } from "./tools.ts";
 
 // Each starts programs, and the cores may be busy.
 setDefaultTimeout(120_000);
@@ -24,6 +26,10 @@ const isWhole = process.env.BASEDXL_FAULTS === "all";
 if (isWhole) await buildEmulator(() => {});
 const noTools = await noToolsReason();
 if (noTools !== null) console.warn(`Not tested here: faults of calls: ${noTools}`);
+const noDisk = noTools === null ? noFaultyDiskReason() : null;
+if (noDisk !== null) console.warn(`Not tested here: disks that are slow or dying: ${noDisk}`);
+const noUsers = noUsersReason();
+if (noUsers !== null) console.warn(`Not tested here: limits of processes: ${noUsers}`);
 const folder = mkdtempSync(join(tmpdir(), "basedxl-faults-"));
 afterAll(() => {
   pull.hub.stop();
@@ -31,15 +37,44 @@ afterAll(() => {
 });
 
 test("there are 60 rows of single faults, each once", () => {
-  const rows = [...programRows, ...gpuRows, ...serverRows, ...sessionRows];
+  const disks = [...diskRows, ...serverDiskRows, ...processLimitRows];
+  const rows = [
+    ...programRows,
+    ...disks,
+    ...gpuRows,
+    ...processRows,
+    ...serverRows,
+    ...sessionRows,
+  ];
   expect(rows.length).toBeGreaterThanOrEqual(60);
-  const names = [...programRows, ...gpuRows].map(({ name }) => name);
+  const names = [...programRows, ...processLimitRows, ...diskRows, ...gpuRows].map(
+    ({ name }) => name,
+  );
   expect(new Set(names).size).toBe(names.length);
 });
 
 describe.skipIf(noTools !== null)(`a program (${seedName})`, () => {
   const rows = [...some(programRows, 3), ...some(pairRows, 2), ...(isWhole ? gpuRows : [])];
   test.each(rows)("$name", async (row) => expect(await problemsOf(row)).toEqual([]));
+});
+
+describe.skipIf((noTools ?? noDisk) !== null)(`a disk (${seedName})`, () => {
+  test.each(some(diskRows, 1))("$name", async (row) => expect(await problemsOf(row)).toEqual([]));
+  test.each(some(serverDiskRows, 1))("$name", async (row) => {
+    expect(await serverProblems(row)).toEqual([]);
+  });
+});
+
+describe.skipIf(!isWhole || noUsers !== null)("a limit of processes", () => {
+  test.each(processLimitRows)("$name", async (row) => {
+    expect(await problemsOf(row)).toEqual([]);
+  });
+});
+
+describe.skipIf(!isWhole || noTools !== null)("one of two processes", () => {
+  test.each(processRows)("$name", async (row) => {
+    expect(await processProblems(row)).toEqual([]);
+  });
 });
 
 describe.skipIf(noTools !== null)(`a server (${seedName})`, () => {

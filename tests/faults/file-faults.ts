@@ -67,7 +67,12 @@ export const fileFaults: readonly Fault[] = [
   ),
   damaged("weights are empty", unet, (path) => truncateSync(path, 0), /^error: .*unet.*empty/),
   damaged("weights are gone", unet, (path) => rmSync(path), /^error: .*unet has no weights/),
-  damaged("weights are longer", unet, (path) => appendFileSync(path, "more"), null),
+  damaged(
+    "weights are longer",
+    unet,
+    (path) => appendFileSync(path, "more"),
+    /^error: .*unet.*too long/,
+  ),
   damaged("weights are a Git LFS pointer", unet, pointer, /^error: .*Git LFS pointer/),
   damaged(
     "weights are of zeros",

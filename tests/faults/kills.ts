@@ -56,14 +56,14 @@ async function killAll(count: number): Promise<number> {
 
 async function killProgram(program: Program, count: number): Promise<string[]> {
   const problems: string[] = [];
-  const plain = newFolder(program);
+  const plain = await newFolder(program);
   const startMs = performance.now();
   await ended(program.run(plain));
   const wholeMs = performance.now() - startMs;
   const after = filesIn(join(plain, program.out), program.ignored);
   rmSync(plain, { recursive: true });
   for (let done = 0; done < count; done += killsInRow) {
-    const folder = newFolder(program);
+    const folder = await newFolder(program);
     const before = filesIn(join(folder, program.out), program.ignored);
     for (let i = done; i < Math.min(count, done + killsInRow); i++) {
       await killOnce(program, folder, wholeMs);
@@ -102,9 +102,9 @@ function isTemporary(name: string): boolean {
   return /(^|\/)\.basedxl-[0-9a-f-]{36}\.tmp$/.test(name);
 }
 
-function newFolder(program: Program): string {
+async function newFolder(program: Program): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-kill-"));
-  program.prepare(folder);
+  await program.prepare(folder);
   return folder;
 }
 

@@ -57,6 +57,41 @@ export const limitFaults: readonly Fault[] = [
   },
 ];
 
+/** Of no other process: the limit counts all of a user's, and root has none. */
+const userId = 61_234;
+
+function processes(name: string, count: number, ends: RegExp): Fault {
+  const user = `setpriv --reuid=${userId} --regid=${userId} --clear-groups --inh-caps=-all`;
+  return {
+    ...{ name, ends, mayPass: true },
+    apply(run) {
+      Bun.spawnSync(["chown", "-R", `${userId}:${userId}`, run.folder]);
+      run.before = `exec prlimit --nproc=${count} ${user} "$0" "$@"`;
+    },
+  };
+}
+
+/** Why no user can be given few processes; null where one can. */
+export function noUsersReason(): string | null {
+  if (process.getuid?.() !== 0) return "only root can become another user";
+  const isThere = Bun.which("setpriv") !== null && Bun.which("prlimit") !== null;
+  return isThere ? null : "there is no setpriv or prlimit";
+}
+
+const noThreads = /^error: (The system gave no threads: .*ulimit -u|Cannot encode .* thread)/;
+
+/**
+ * Limits of processes and threads (RLIMIT_NPROC) of a user: threads of Bun, which aborts where it
+ * gets none of its own, and some more.
+ */
+export const processFaults: readonly Fault[] = [6, 10, 14].map((more) =>
+  processes(
+    `a user may have ${more} processes and one a core`,
+    more + navigator.hardwareConcurrency,
+    noThreads,
+  ),
+);
+
 function signal(name: NodeJS.Signals, exitCode: number, ends: RegExp): Fault {
   const apply: Fault["apply"] = ({ during }) => void during.push((child) => child.kill(name));
   return { name: `${name} while it generates`, apply, exitCode, ends };

@@ -3,13 +3,16 @@
  */
 import { cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
+import { writeSingleFile } from "../../src/bench/support/single-file.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
 import { random } from "../support/hub-bytes.ts";
 import { type HubServer, startHubServer } from "../support/hub-server.ts";
 import { plainRun, type Run } from "./run.ts";
 
 export interface Program {
   /** Makes what a run needs in an empty folder, with the files that it is to replace. */
-  prepare(folder: string): void;
+  prepare(folder: string): void | Promise<void>;
   run(folder: string): Run;
   /** Of a run's folder: where the results are. */
   out: string;
@@ -21,13 +24,12 @@ const root = join(import.meta.dir, "../..");
 const main = join(root, "src/main.ts");
 const golden = join(root, "tests/fixtures/golden/model");
 const extractRun = Bun.fileURLToPath(new URL("./extract-run.ts", import.meta.url));
-const nothing = /^$/;
 
-function sampling(stepCount: number, more: string[], ignored = nothing): Program {
+function sampling(stepCount: number, more: string[], model = "model"): Program {
   return {
-    ...{ out: "out", ignored },
+    ...{ out: "out", ignored: /^$/ },
     prepare(folder) {
-      cpSync(golden, join(folder, "model"), { recursive: true });
+      if (model === "model") cpSync(golden, join(folder, "model"), { recursive: true });
       mkdirSync(join(folder, "out"));
       for (const name of ["image-1.png", "image-2.png"])
         writeFileSync(join(folder, "out", name), "as it was");
@@ -35,7 +37,7 @@ function sampling(stepCount: number, more: string[], ignored = nothing): Program
     run(folder) {
       const size = ["--width", "64", "--height", "64", "--num-images", "2", "--batch-size", "1"];
       const files = ["--out", "out/image.png", "--save-latents", "out/latents.safetensors"];
-      const how = ["--model", "model", "--steps", `${stepCount}`, "--seed", "7", "--no-metadata"];
+      const how = ["--model", model, "--steps", `${stepCount}`, "--seed", "7", "--no-metadata"];
       return plainRun(folder, [main, "sample", "a cat", ...how, ...size, ...files, ...more]);
     },
   };
@@ -46,6 +48,29 @@ export const sample = sampling(2, ["--device", "cpu"]);
 
 /** The same with steps enough that something can happen meanwhile. */
 export const longSample = sampling(150, ["--device", "cpu"]);
+
+/** The same model in one file. */
+const ofFile = sampling(2, ["--device", "cpu", "--config", golden], "single/one.safetensors");
+export const fileSample: Program = {
+  ...ofFile,
+  async prepare(folder) {
+    await ofFile.prepare(folder);
+    mkdirSync(join(folder, "single"));
+    writeSingleFile(await openModelFolder(golden), join(folder, "single/one.safetensors"));
+  },
+};
+
+/** With a LoRA. */
+const ofLora = sampling(2, ["--device", "cpu", "--lora", "loras/style.safetensors"]);
+export const loraSample: Program = {
+  ...ofLora,
+  async prepare(folder) {
+    await ofLora.prepare(folder);
+    mkdirSync(join(folder, "loras"));
+    const file = join(folder, "loras/style.safetensors");
+    writeRandomLora(file, await openModelFolder(golden), /attn1\.to_/);
+  },
+};
 
 /** On two emulated GPUs. */
 export const gpuSample = sampling(1, ["--device", "cuda-emulated", "--gpus", "2"]);

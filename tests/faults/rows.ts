@@ -7,9 +7,19 @@ import { diskFault, extractionDisk, pullDisk, sampleDisk } from "./disk-faults.t
 import type { Fault, Row } from "./fault.ts";
 import { fileFaults, fileFaultsMeanwhile } from "./file-faults.ts";
 import { gpuFaults } from "./gpu-faults.ts";
-import { limitFaults, memoryFault, signalFaults } from "./limit-faults.ts";
+import { limitFaults, memoryFault, processFaults, signalFaults } from "./limit-faults.ts";
+import { loadingFaults, mappedMeanwhile, writtenFaults } from "./mapped-faults.ts";
 import { networkFaults } from "./network-faults.ts";
-import { extraction, gpuSample, longSample, type Program, pulling, sample } from "./programs.ts";
+import {
+  extraction,
+  fileSample,
+  gpuSample,
+  longSample,
+  loraSample,
+  type Program,
+  pulling,
+  sample,
+} from "./programs.ts";
 
 export const pull = await pulling();
 
@@ -31,6 +41,20 @@ export const programRows: readonly Row[] = [
     extractionDisk.map((each) => diskFault(extraction, each)),
   ),
 ];
+
+/** Of files on a disk of their own, which a program of ours serves. */
+export const diskRows: readonly Row[] = [
+  ...rowsOf("sample", sample, [
+    ...loadingFaults("model", "model", [1, 5, 30, 90]),
+    ...writtenFaults,
+  ]),
+  ...rowsOf("a single file", fileSample, loadingFaults("single", "one", [1, 5, 90])),
+  ...rowsOf("a LoRA", loraSample, loadingFaults("loras", "style", [1, 2])),
+  ...rowsOf("a long sample", longSample, mappedMeanwhile),
+];
+
+/** Of another user than root. */
+export const processLimitRows = rowsOf("sample", sample, processFaults);
 
 /** On emulated GPUs, which take seconds. */
 export const gpuRows = rowsOf("sample on GPUs", gpuSample, gpuFaults);

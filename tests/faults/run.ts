@@ -10,7 +10,15 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { injector, type LibraryFaults, libraryCounts, libraryFaults } from "./tools.ts";
+import {
+  type DiskFaults,
+  diskCounts,
+  injector,
+  type LibraryFaults,
+  libraryCounts,
+  libraryFaults,
+  onFaultyDisk,
+} from "./tools.ts";
 
 export interface Run {
   /** Everything that the run needs or makes lies in it. */
@@ -21,6 +29,8 @@ export interface Run {
   calls: string[];
   /** Faults of the library's calls. */
   library: LibraryFaults;
+  /** A folder of the run that is on a disk of its own, whose faults files that end so have. */
+  disk: { folder: string; suffix: string; faults: DiskFaults } | null;
   /** What a shell does first: limits. */
   before: string;
   /** Once the program generates. */
@@ -44,17 +54,20 @@ export interface Ended {
 export function plainRun(folder: string, args: string[], env: Record<string, string> = {}): Run {
   const { PATH = "", HOME = "", TMPDIR } = process.env;
   const usual = { PATH, HOME, ...(TMPDIR !== undefined && { TMPDIR }), BASEDXL_NVCC: "off" };
-  const nothing = { calls: [], library: {}, before: "", during: [], mended: [] };
+  const nothing = { calls: [], library: {}, disk: null, before: "", during: [], mended: [] };
   return { folder, args, env: { ...usual, ...env }, ...nothing };
 }
 
 /** What is to be started, with the faults in place. */
 export function commandOf(run: Run): { command: string[]; env: Record<string, string> } {
-  const { folder, args, calls, library, before } = run;
+  const { folder, args, calls, library, disk, before } = run;
   const shell = before === "" ? [] : ["/bin/sh", "-c", `${before}; exec "$0" "$@"`];
   const plain = [...shell, process.execPath, ...args];
-  const { report, control } = recordsOf(folder);
-  const command = calls.length === 0 ? plain : [injector, report, ...calls, "--", ...plain];
+  const { report, control, choices } = recordsOf(folder);
+  const called = calls.length === 0 ? plain : [injector, report, ...calls, "--", ...plain];
+  const command = disk
+    ? onFaultyDisk(join(folder, disk.folder), { choices, ...disk }, called)
+    : called;
   if (Object.keys(library).length === 0) return { command, env: run.env };
   writeFileSync(control, "");
   return { command, env: { ...run.env, ...libraryFaults(control, library) } };
@@ -93,22 +106,28 @@ export function filesIn(folder: string, ignored: RegExp): Record<string, string>
 }
 
 /** How often each fault struck, those of system calls first. */
-export function hitsOf({ folder, calls, library }: Run): number[] {
-  const { report, control } = recordsOf(folder);
+export function hitsOf({ folder, calls, library, disk }: Run): number[] {
+  const { report, control, choices } = recordsOf(folder);
   const text = calls.length > 0 && existsSync(report) ? readFileSync(report, "utf8") : "";
   const lines = text.split("\n").filter((line) => line !== "");
   const kinds = Object.keys(library) as (keyof LibraryFaults)[];
   return [
     ...lines.map((line) => Number(line.split(" ")[1])),
     ...kinds.map((call) => libraryCounts(control, call).hits),
+    ...(Object.keys(disk?.faults ?? {}) as (keyof DiskFaults)[]).map(
+      (call) => diskCounts(choices, call).hits,
+    ),
   ];
 }
 
 // --- internal ---
 
 /** Where counts of calls are, and which of the library's fail. */
-export function recordsOf(folder: string): { report: string; control: string } {
-  return { report: join(folder, "calls"), control: join(folder, "library-calls") };
+export function recordsOf(folder: string) {
+  const [report, control, choices] = ["calls", "library-calls", "disk-calls"].map((name) =>
+    join(folder, name),
+  ) as [string, string, string];
+  return { report, control, choices };
 }
 
 const signalNumbers: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };

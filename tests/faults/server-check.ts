@@ -25,7 +25,7 @@ export async function serverProblems(row: ServerRow): Promise<string[]> {
     if (isMissed && row.during === undefined) problems.push("the fault did not strike");
     rmSync(join(folder, "model"), { recursive: true, force: true });
     cpSync(join(folder, "kept"), join(folder, "model"), { recursive: true });
-    Object.assign(run, { calls: [], library: {} });
+    Object.assign(run, { calls: [], library: {}, disk: null });
     const other = await FaultyServer.start(run);
     problems.push(...wrongEnd(await other.job(), { state: "done" }, "of the next server"));
     problems.push(...(await unfinished(other)));
@@ -66,6 +66,7 @@ async function problemsUnder(row: ServerRow, run: FaultyServer["run"]): Promise<
     return ends.test(reason) ? [] : [reason];
   }
   const server = await FaultyServer.start(run);
+  await row.before?.(server);
   const isBusy = row.during !== undefined || row.signal !== undefined;
   const first = await server.submit(isBusy ? long : {});
   const { id, error } = (await first.json()) as { id: string; error: JobEnd["error"] };
@@ -77,6 +78,7 @@ async function problemsUnder(row: ServerRow, run: FaultyServer["run"]): Promise<
   }
   const end =
     first.status === 202 ? await server.ended(id) : { state: "refused", error, images: [] };
+  row.mend?.(server);
   const next = row.lasts ? null : await server.job();
   const code = await server.stop();
   return [

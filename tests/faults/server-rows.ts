@@ -5,18 +5,23 @@
 import { rmSync, truncateSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { forgets, unreadable, weights } from "./mapped-faults.ts";
 import { type Run, recordsOf } from "./run.ts";
 import type { FaultyServer } from "./server.ts";
-import { chooseLibraryFaults, libraryCounts } from "./tools.ts";
+import { chooseDiskFaults, chooseLibraryFaults, type DiskFaults, libraryCounts } from "./tools.ts";
 
 export interface ServerRow {
   name: string;
   /** Faults that are there from the start. */
   apply?(run: Run): void;
+  /** What happens once the server is ready. */
+  before?(server: FaultyServer): Promise<void>;
   /** What happens while a job runs. */
   during?(server: FaultyServer): Promise<void>;
   /** How the server is ended while a job runs. */
   signal?: "SIGTERM" | "SIGKILL";
+  /** Ends the fault, for the next job. */
+  mend?(server: FaultyServer): void;
   /** How that job ends; the sentence where it does not begin. */
   ends: { state: string; error?: RegExp } | RegExp;
   /** Where the next job, too, is refused until another server has the folder. */
@@ -34,9 +39,13 @@ function onDisk(spec: string, files: string): (run: Run) => void {
 const done = { state: "done" };
 const cannotOpen = /error: The jobs in .*\.sqlite cannot be opened: /;
 const cannotWrite = { state: "failed", error: /^Cannot write .*(ENOSPC|EIO|EMFILE)/ };
-const lostWeights = /was changed, cut short or lost while it was in use/;
+const cutWeights = /is not a whole safetensors file/;
 const day = 86_400_000;
 const never = 1e15;
+/** While it is in use, or where it is opened anew. */
+const unread = new RegExp(`${unreadable.source}|cannot be read`);
+const slow = { slow: { first: 1, count: never, value: 5 } };
+const dies = { read: { first: 1, count: never } };
 
 export const serverRows: readonly ServerRow[] = [
   {
@@ -94,7 +103,8 @@ export const serverRows: readonly ServerRow[] = [
     name: "weights are cut under a server",
     during: async ({ run }) =>
       truncateSync(join(run.folder, "model/unet/diffusion_pytorch_model.safetensors"), 1000),
-    ends: { state: "failed", error: lostWeights },
+    // The model is opened anew for the job.
+    ends: { state: "failed", error: cutWeights },
     lasts: true,
   },
   {
@@ -109,7 +119,66 @@ export const serverRows: readonly ServerRow[] = [
   { name: "clients flood", during: flood, ends: done },
 ];
 
+/** On a disk of a program of ours. */
+export const serverDiskRows: readonly ServerRow[] = [
+  { name: "the disk of a server's model is slow", apply: onModelDisk(slow), ends: done },
+  {
+    name: "the disk of a server's model is slow once its cache is lost",
+    apply: onModelDisk({}),
+    before: ({ run }) => forgets(run, slow),
+    ends: done,
+  },
+  {
+    name: "the disk of a server's model dies, and all is cached",
+    apply: onModelDisk({}),
+    before: async (server) => {
+      // Some weights are not read before.
+      await server.job();
+      chooseDiskFaults(recordsOf(server.run.folder).choices, dies);
+    },
+    ends: done,
+  },
+  {
+    name: "the disk of a server's model dies before a job",
+    apply: onModelDisk({}),
+    before: ({ run }) => forgets(run, dies),
+    mend: wellAgain,
+    ends: { state: "failed", error: unread },
+  },
+  {
+    name: "the disk of a server's model dies while a job runs",
+    apply: onModelDisk({}),
+    during: ({ run }) => forgets(run, dies),
+    mend: wellAgain,
+    ends: { state: "failed", error: unread },
+  },
+  {
+    name: "the disk of a server's model is gone",
+    apply: onModelDisk({}),
+    during: ({ run }) => forgets(run, { ...dies, look: { first: 1, count: never } }),
+    mend: wellAgain,
+    ends: { state: "failed", error: unread },
+  },
+  {
+    name: "the disk of a server's images dies",
+    apply: (run) =>
+      void Object.assign(run, { disk: { folder: "out", suffix: ".tmp", faults: {} } }),
+    before: async ({ run }) =>
+      chooseDiskFaults(recordsOf(run.folder).choices, { write: { first: 1, count: never } }),
+    mend: wellAgain,
+    ends: cannotWrite,
+  },
+];
+
 // --- internal ---
+
+function onModelDisk(faults: DiskFaults): (run: Run) => void {
+  return (run) => void Object.assign(run, { disk: { folder: "model", suffix: weights, faults } });
+}
+
+function wellAgain({ run }: FaultyServer): void {
+  chooseDiskFaults(recordsOf(run.folder).choices, {});
+}
 
 /** Other jobs find no memory, ten times in a row. */
 async function withoutMemory(server: FaultyServer): Promise<void> {

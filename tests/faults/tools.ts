@@ -53,7 +53,7 @@ export function noFaultyDiskReason(): string | null {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-disk-"));
   const choices = join(folder, "choices");
   const command = onFaultyDisk(folder, { choices, suffix: "", faults: {} }, ["/bin/true"]);
-  const { exitCode } = Bun.spawnSync(command, { stderr: "ignore" });
+  const { exitCode } = Bun.spawnSync(command, { stderr: "ignore", timeout: 10_000 });
   rmSync(folder, { recursive: true });
   return exitCode === 0 ? null : "nobody may mount a file system of a program (/dev/fuse, root)";
 }
