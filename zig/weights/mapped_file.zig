@@ -108,7 +108,12 @@ pub const MappedFile = struct {
 // --- internal ---
 
 fn failToRead(path: []const u8, err: anyerror, d: *Diagnostics) error{BadWeights} {
-    return d.fail(error.BadWeights, "{s} cannot be read ({s}).", .{ path, @errorName(err) });
+    const reason = switch (err) {
+        // Of calls for which std expects no EIO.
+        error.InputOutput, error.Unexpected => "its disk or file system fails",
+        else => @errorName(err),
+    };
+    return d.fail(error.BadWeights, "{s} cannot be read ({s}).", .{ path, reason });
 }
 
 /// A mapping that the handler guards. The handler may read it while other threads open files.
