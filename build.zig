@@ -14,8 +14,8 @@
 //!   zig build fault-tools   what makes system calls and libc fail for tests/faults, into zig-out
 //!   zig build fuzz          what libFuzzer runs (needs clang), into zig-out; see tests/fuzz
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
-//! -Dfind-races (test-cuda and replay under ThreadSanitizer), -Demulated-gpu=sm_86 (test-cuda on
-//! that GPU), -Dfind-leaks (the library ends a process that leaks),
+//! -Dfind-races (test-cuda, replay and emulator under ThreadSanitizer), -Demulated-gpu=sm_86
+//! (test-cuda on that GPU), -Dfind-leaks (the library ends a process that leaks),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
 const std = @import("std");
@@ -66,7 +66,7 @@ pub fn build(b: *Build) void {
     const finds_races = b.option(
         bool,
         "find-races",
-        "test-cuda and replay under ThreadSanitizer: the ranks' threads, not the kernels' fibres",
+        "test-cuda, replay and emulator under ThreadSanitizer: threads of the host, not kernels",
     );
     const races: Checks = .{ .races = finds_races orelse false };
 
@@ -142,6 +142,8 @@ fn addReplay(b: *Build, checks: Checks) void {
         .races = checks.races,
         .undefined = !checks.races,
     });
+    // For the emulator that it opens.
+    program.rdynamic = checks.races;
     b.step("replay", "Install this program").dependOn(&b.addInstallArtifact(program, .{}).step);
 }
 
@@ -273,9 +275,11 @@ fn addTestOptions(b: *Build, module: *Build.Module) void {
 
 /// The emulated driver, and the tests that open it as the product opens NVIDIA's.
 fn addEmulated(b: *Build, checks: Checks) void {
-    const emulator = cuda_kernels.addEmulator(b);
-    const install = b.addInstallArtifact(emulator, .{});
+    // For `replay`, which exports its ThreadSanitizer; the tests do not.
+    const installed = cuda_kernels.addEmulator(b, checks.races);
+    const install = b.addInstallArtifact(installed, .{});
     b.step("emulator", "Build the emulated CUDA libraries").dependOn(&install.step);
+    const emulator = if (checks.races) cuda_kernels.addEmulator(b, false) else installed;
 
     const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .Debug, checks);
     // The emulated driver is of this version unless a test changes that.

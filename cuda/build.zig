@@ -45,8 +45,9 @@ fn addTable(
 }
 
 /// libbasedxl_emulated for the CPU at hand: it is made where it runs, and conversions of f16 are
-/// slow on the oldest.
-pub fn addEmulator(b: *Build) *Build.Step.Compile {
+/// slow on the oldest. One that `finds_races` does so by the ThreadSanitizer of the program that
+/// opens it: that program exports its runtime, which takes the place of the library's own.
+pub fn addEmulator(b: *Build, finds_races: bool) *Build.Step.Compile {
     const module = b.createModule(.{
         .root_source_file = b.path("zig/emulator.zig"),
         .target = b.resolveTargetQuery(.{}),
@@ -54,15 +55,17 @@ pub fn addEmulator(b: *Build) *Build.Step.Compile {
         .link_libc = true,
         .pic = true,
         .sanitize_c = .off,
+        .sanitize_thread = finds_races,
     });
     addNone(b, module, 0);
     module.addAnonymousImport("kernel_resources", .{
         .root_source_file = b.path("src/bench/kernels.md"),
     });
     module.addAnonymousImport("fibre", .{ .root_source_file = b.path("zig/system/fibre.zig") });
-    for (filesOf(b, ".cu")) |name| addHostFile(b, module, name);
-    addHostFile(b, module, "host/check.cu");
-    addHostFile(b, module, "host/faults.cpp");
+    const flags: []const []const u8 = if (finds_races) &raced_flags else &host_flags;
+    for (filesOf(b, ".cu")) |name| addHostFile(b, module, name, flags);
+    addHostFile(b, module, "host/check.cu", flags);
+    addHostFile(b, module, "host/faults.cpp", flags);
     return b.addLibrary(.{
         .name = "basedxl_emulated",
         .linkage = .dynamic,
@@ -89,10 +92,19 @@ const host_flags = [_][]const u8{
     "-Wno-unknown-pragmas",
 };
 
-fn addHostFile(b: *Build, module: *Module, name: []const u8) void {
+/// Kernels are not instrumented: their threads are fibers of one thread of the host, whose calls
+/// begin and end by turns.
+const raced_flags = host_flags ++ [_][]const u8{"-fno-sanitize=thread"};
+
+fn addHostFile(
+    b: *Build,
+    module: *Module,
+    name: []const u8,
+    flags: []const []const u8,
+) void {
     module.addCSourceFile(.{
         .file = b.path(b.fmt("cuda/{s}", .{name})),
-        .flags = &host_flags,
+        .flags = flags,
         .language = .cpp,
     });
 }

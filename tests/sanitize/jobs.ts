@@ -6,7 +6,12 @@ import { join } from "node:path";
 import { goldenModel, writeGoldenModel } from "../../src/bench/support/golden-model.ts";
 import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { type GenerateRequest, Pipeline, type PipelineOptions } from "../../src/pipeline.ts";
+import {
+  type GenerateOptions,
+  type GenerateRequest,
+  Pipeline,
+  type PipelineOptions,
+} from "../../src/pipeline.ts";
 import { resources } from "../../src/resources.ts";
 import { syncModes } from "../../src/settings/names.ts";
 import { controlHint } from "../support/control-hint.ts";
@@ -16,14 +21,14 @@ import { ipImage, removeIpAdapters, writeIpAdapters } from "../support/ip-adapte
 import { removeUpscalers, writeUpscaler } from "../support/upscaler-files.ts";
 import type { Recorder } from "./record.ts";
 
-const side = 64;
+export const side = 64;
 const size = { width: side, height: side };
-const usual: GenerateRequest = {
+export const usual: GenerateRequest = {
   ...{ prompt: "a red circle", negativePrompt: "blurry", guidanceScale: 5, stepCount: 3 },
   ...{ seeds: [7n], splitBatch: false, warmupSteps: 1, ...size },
 };
 
-type Place = Pick<PipelineOptions, "devices" | "threadCount">;
+export type Place = Pick<PipelineOptions, "devices" | "threadCount">;
 
 /** For memcheck: everything once. */
 export async function recordSample(recorder: Recorder, folder: string): Promise<void> {
@@ -107,7 +112,11 @@ async function recordBundled(recorder: Recorder, place: Place): Promise<void> {
   });
 }
 
-type Run = (name: string, changes: Partial<GenerateRequest>) => Promise<void>;
+export type Run = (
+  name: string,
+  changes: Partial<GenerateRequest>,
+  options?: GenerateOptions,
+) => Promise<void>;
 
 interface Start extends Place {
   name: string;
@@ -115,15 +124,15 @@ interface Start extends Place {
   first: GenerateRequest;
 }
 
-async function recorded(
+export async function recorded(
   recorder: Recorder,
   { name, model, first, ...place }: Start,
   use: (run: Run, pipeline: Pipeline) => Promise<void>,
 ): Promise<void> {
   recorder.name = name;
   await using pipeline = await Pipeline.open({ model, first, ...place });
-  await use(async (part, changes) => {
+  await use(async (part, changes, options) => {
     recorder.name = `${name}, ${part}`;
-    await pipeline.generate({ ...first, ...changes });
+    await pipeline.generate({ ...first, ...changes }, options);
   }, pipeline);
 }
