@@ -60,7 +60,10 @@ async function findGpuRaces(folder: string, program: string): Promise<boolean> {
   }
   rmSync(link);
   symlinkSync(join(repositoryRoot, races, "lib", basename(emulator)), link);
-  return (await run([program, calls], { ...process.env, ...gpuEnvironment })) === 0;
+  const environment = { ...process.env, ...gpuEnvironment };
+  const withRace = { BASEDXL_EMULATOR_RACE: "1", TSAN_OPTIONS: "halt_on_error=1" };
+  if ((await run([program, calls], { ...environment, ...withRace })) !== raceCode) return false;
+  return (await run([program, calls], environment)) === 0;
 }
 
 export async function findRaces(folder: string): Promise<boolean> {

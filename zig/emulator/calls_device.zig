@@ -251,6 +251,7 @@ pub fn readEnvironment() void {
     if (textOf("BASEDXL_EMULATOR_PEERS")) |name| {
         state.peer_fault = std.meta.stringToEnum(state.PeerFault, name) orelse .none;
     }
+    state.has_race = textOf("BASEDXL_EMULATOR_RACE") != null;
     state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
     state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
     state.wrong_kernel = textOf("BASEDXL_EMULATOR_WRONG");

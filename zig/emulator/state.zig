@@ -3,6 +3,7 @@
 //! threads of the host and take turns.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const driver = @import("../nvidia/driver.zig");
 const gpu_models = @import("gpu_model.zig");
 const GpuModel = gpu_models.GpuModel;
@@ -56,6 +57,9 @@ pub var blocking_kernel: ?[]const u8 = null;
 /// access; null for none.
 pub var wrong_kernel: ?[]const u8 = null;
 pub var crashing_kernel: ?[]const u8 = null;
+/// Whether calls are counted without the lock: a race that must be found.
+pub var has_race: bool = false;
+var raced_call_count: u32 = 0;
 pub var peers_possible: bool = true;
 /// What is wrong with copies between GPUs, whatever the driver says of them.
 pub var peer_fault: PeerFault = .none;
@@ -74,6 +78,7 @@ pub fn random() std.Random {
 }
 
 pub fn lock() void {
+    if (builtin.sanitize_thread and has_race) raced_call_count +%= 1;
     _ = std.c.pthread_mutex_lock(&mutex);
 }
 
