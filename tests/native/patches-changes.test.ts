@@ -62,8 +62,10 @@ describe("images", () => {
         const difference = relativeL2(latentsOf(ours), latentsOf(plain));
         if (isAlone) return expect(difference).toBe(0);
         expect(difference).toBeLessThanOrEqual(how.compressExchange === "int8" ? 2e-3 : 2e-2);
-        // Not all is whole, unless ranks are dealt anew again and again.
-        if (how.syncMode !== "no_sync") expect(difference).toBeGreaterThan(0);
+        // What is sent in few bits is read two steps after ranks were dealt anew. A rank for each
+        // branch exchanges nothing within the window, and the steps around it are too few.
+        const isBranch = hasWindow && how.splitBatch && how.rankCount === 2 && guided > 1;
+        if (how.syncMode !== "no_sync" && !isBranch) expect(difference).toBeGreaterThan(0);
       }),
       { numRuns: 8, seed },
     );
