@@ -13,13 +13,13 @@ import {
   rmSync,
   statSync,
   symlinkSync,
-  truncateSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { ended } from "../../src/bench/support/binary.ts";
+import { writeSparseFile } from "../../src/bench/support/single-file.ts";
 import { type ModelRow, renderModels } from "../../src/commands/models-table.ts";
 import { HashCache } from "../../src/library/hashes.ts";
 import { createStatusLine } from "../../src/terminal/status.ts";
@@ -137,9 +137,10 @@ describe("basedxl models", () => {
     async () => {
       const head = safetensorsBytes({ clip_l: [1, 768], clip_g: [1, 1280] });
       put("slow/embeddings/a.safetensors", head);
-      const big = put("slow/embeddings/b.safetensors", head);
-      // Holes take no room on the disk.
-      truncateSync(big, 64 * 2 ** 30);
+      const big = join(folder, "slow/embeddings/b.safetensors");
+      // 64 GiB of holes, which take no room on the disk.
+      const shapes = { clip_l: [2 ** 24, 768], clip_g: [2 ** 24, 1280] };
+      writeSparseFile(big, new Map(Object.entries(shapes)));
       const command = [
         process.execPath,
         join(root, "src/main.ts"),
