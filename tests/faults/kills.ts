@@ -11,6 +11,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { writeGoldenModel } from "../../src/bench/support/golden-model.ts";
 import { Random } from "../fuzz/random.ts";
 import { killServers } from "./kill-servers.ts";
 import { extraction, longSample, type Program, pulling, sample } from "./programs.ts";
@@ -24,6 +25,7 @@ const calls = ["open", "write", "sync", "rename", "mkdir"];
 const { values } = parseArgs({
   options: { count: { type: "string", default: "200" }, seed: { type: "string", default: "1" } },
 });
+writeGoldenModel();
 const random = new Random(Number(values.seed));
 process.exitCode = await killAll(Number(values.count));
 
