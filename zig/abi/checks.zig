@@ -252,8 +252,13 @@ fn networksOf(networks: Bytes) ?Status {
     }
     const all: []align(1) const types.Network =
         std.mem.bytesAsSlice(types.Network, networks.slice());
-    for (all) |network| {
-        const config_bytes: u64 = switch (network.kind) {
+    for (all) |*network| {
+        const Kind = @TypeOf(network.kind);
+        const number: *align(1) const @typeInfo(Kind).@"enum".tag_type = @ptrCast(&network.kind);
+        const known = std.enums.fromInt(Kind, number.*) orelse {
+            return refuse("a network of kind {d}", .{number.*});
+        };
+        const config_bytes: u64 = switch (known) {
             inline else => |kind| @sizeOf(@FieldType(models.networks.Config, @tagName(kind))),
         };
         if (network.config.len != config_bytes) return refuse("a network's config", .{});

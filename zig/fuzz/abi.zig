@@ -284,6 +284,12 @@ test "what is changed is valid" {
     try runRequest(testing.allocator, "");
 }
 
+test "networks of no kind are refused" {
+    const found = "z\x22\x22\x9f" ++ "\x05" ** 5 ++ "\x00" ** 6 ++ "\x05" ** 4 ++
+        "\x22~i\x01" ++ "\x00" ** 9 ++ "~i";
+    try runRequest(testing.allocator, found);
+}
+
 test "lengths that are no multiple of a number's size are refused" {
     var arena: std.heap.ArenaAllocator = .init(testing.allocator);
     defer arena.deinit();
