@@ -11,7 +11,9 @@ const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const header = @import("header.zig");
 const types = @import("../abi/types.zig");
 const Bytes = types.Bytes;
-const NetworkConfig = @import("../model.zig").networks.Config;
+const networks = @import("../model.zig").networks;
+const NetworkConfig = networks.Config;
+const NetworkKind = networks.NetworkKind;
 
 /// The configuration of a model and of the networks beside it.
 pub fn runConfig(gpa: Allocator, bytes: []const u8) !void {
@@ -47,15 +49,7 @@ pub fn runRequest(gpa: Allocator, bytes: []const u8) !void {
     const config = modelConfig();
     checks.last_error.reset();
     try expectAnswer(checks.request(&config, &request), bytes);
-    var options = std.mem.zeroes(types.SessionOptions);
-    options.size = @sizeOf(types.SessionOptions);
-    options.rank_count = 1;
-    options.local_rank_count = 1;
-    options.branch_count = 2;
-    options.latent_rows = 8;
-    options.latent_width = 8;
-    options.image_count = 1;
-    options.config = config;
+    var options = validOptions();
     try changes.apply(&options);
     checks.last_error.reset();
     try expectAnswer(checks.options(&options), bytes);
@@ -193,6 +187,7 @@ fn elementOf(Owner: type, comptime name: []const u8) ?type {
         .{ "unet_names", types.WeightName },           .{ "vae_names", types.WeightName },
         .{ "taesd_names", types.WeightName },          .{ "text_encoder_names", types.WeightName },
         .{ "text_encoder_2_names", types.WeightName },
+        .{ "upscaler", types.Network },
     };
     inline for (lists) |list| if (eql(u8, name, list[0])) return list[1];
     return null;
@@ -247,6 +242,20 @@ fn modelConfig() configs.ModelConfig {
     return config;
 }
 
+/// A session of one rank.
+fn validOptions() types.SessionOptions {
+    var options = std.mem.zeroes(types.SessionOptions);
+    options.size = @sizeOf(types.SessionOptions);
+    options.rank_count = 1;
+    options.local_rank_count = 1;
+    options.branch_count = 2;
+    options.latent_rows = 8;
+    options.latent_width = 8;
+    options.image_count = 1;
+    options.config = modelConfig();
+    return options;
+}
+
 /// An image of two steps, with guidance.
 fn validRequest(arena: Allocator) Allocator.Error!types.Request {
     const ids = try arena.alloc(i32, positions);
@@ -285,9 +294,16 @@ test "what is changed is valid" {
 }
 
 test "networks of no kind are refused" {
-    const found = "z\x22\x22\x9f" ++ "\x05" ** 5 ++ "\x00" ** 6 ++ "\x05" ** 4 ++
-        "\x22~i\x01" ++ "\x00" ** 9 ++ "~i";
-    try runRequest(testing.allocator, found);
+    var network: [@sizeOf(types.Network)]u8 = @splat(0);
+    for ([_]u32{ std.enums.values(NetworkKind).len, std.math.maxInt(u32) }) |kind| {
+        std.mem.writeInt(u32, network[@offsetOf(types.Network, "kind")..][0..4], kind, .native);
+        inline for (.{ "networks", "upscaler" }) |name| {
+            var options = validOptions();
+            @field(options, name) = bytesOf(&network);
+            try testing.expectEqual(.bad_argument, checks.options(&options));
+            try testing.expect(std.mem.indexOf(u8, checks.last_error.message(), "of kind") != null);
+        }
+    }
 }
 
 test "lengths that are no multiple of a number's size are refused" {
