@@ -166,29 +166,25 @@ pub const Folder = struct {
 
     // --- requests ---
 
-    fn stat(folder: *Folder, node: u64) Error!fuse.Attributes {
-        try folder.check(.look, node);
-        return folder.statAt(node);
-    }
-
-    fn statAt(folder: *Folder, node: u64) Error!fuse.Attributes {
+    fn stat(folder: *const Folder, path: [:0]const u8) Error!linux.Statx {
         var found: linux.Statx = undefined;
         const flags = linux.AT.SYMLINK_NOFOLLOW;
-        const path = folder.pathOf(node);
         _ = try done(linux.statx(folder.root, path, flags, linux.STATX.BASIC_STATS, &found));
-        return .of(&found, node);
+        return found;
     }
 
+    /// What is not there gets no node.
     fn lookUp(folder: *Folder, path: [:0]const u8, out: []align(8) u8) Error![]const u8 {
-        var found: linux.Statx = undefined;
-        const flags = linux.AT.SYMLINK_NOFOLLOW;
-        _ = try done(linux.statx(folder.root, path, flags, linux.STATX.BASIC_STATS, &found));
+        const found = try folder.stat(path);
         const node = try folder.nodeOf(path);
-        return put(out, fuse.EntryOut{ .node = node, .attributes = try folder.stat(node) });
+        try folder.check(.look, node);
+        return put(out, fuse.EntryOut{ .node = node, .attributes = .of(&found, node) });
     }
 
     fn attributesOf(folder: *Folder, node: u64, out: []align(8) u8) Error![]const u8 {
-        return put(out, fuse.AttributesOut{ .attributes = try folder.stat(node) });
+        try folder.check(.look, node);
+        const found = try folder.stat(folder.pathOf(node));
+        return put(out, fuse.AttributesOut{ .attributes = .of(&found, node) });
     }
 
     fn setAttributes(
@@ -238,7 +234,8 @@ pub const Folder = struct {
         const node = try folder.nodeOf(path);
         try folder.check(.write, node);
         const file = try folder.opened(node, in.flags, in.mode & ~in.umask);
-        const entry: fuse.EntryOut = .{ .node = node, .attributes = try folder.statAt(node) };
+        const found = try folder.stat(path);
+        const entry: fuse.EntryOut = .{ .node = node, .attributes = .of(&found, node) };
         const first = (try put(out, entry)).len;
         const second = try put(@alignCast(out[first..]), fuse.OpenOut{ .handle = file });
         return out[0 .. first + second.len];
