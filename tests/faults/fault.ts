@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Program } from "./programs.ts";
-import { ended, filesIn, type Run } from "./run.ts";
+import { ended, filesIn, isCrash, type Run } from "./run.ts";
 
 export interface Fault {
   /** As the table names it. */
@@ -84,8 +84,7 @@ function missed(hits: readonly number[]): string[] {
 function wrongEnd(run: { exitCode: number; stderr: string }, faults: readonly Fault[]): string[] {
   const { exitCode, stderr } = run;
   const lines = stderr.trimEnd().split("\n");
-  const crash = lines.find((line) => /^\s+at |panic|Internal error|Segmentation|oh no:/.test(line));
-  if (crash !== undefined) return [`it crashed: ${stderr}`];
+  if (isCrash(stderr)) return [`it crashed: ${stderr}`];
   // Of a pair either may be the one that is told; one may hide the other.
   const isOneOf = faults.some(({ ends, exitCode: code = ends === null ? 0 : 1, mayPass }) => {
     if (exitCode === 0 && mayPass) return true;

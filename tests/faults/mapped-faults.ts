@@ -7,9 +7,10 @@ import { type Run, recordsOf } from "./run.ts";
 import { chooseDiskFaults, type DiskFaults, diskCounts } from "./tools.ts";
 
 export const weights = ".safetensors";
-/** Of a run that has no fault yet, whose calls of the disk are counted. */
-const never = 1e15;
-const dies = { first: 1, count: never };
+/** More calls than a run has. */
+const all = 1e15;
+/** Every call from now on. */
+export const dies = { first: 1, count: all };
 
 interface Where {
   /** Of the run's folder. */
@@ -55,7 +56,7 @@ export function loadingFaults(folder: string, file: string, reads: readonly numb
       onDisk(
         `the disk of mapped weights dies at read ${first}`,
         where,
-        { read: { first, count: never } },
+        { read: { first, count: all } },
         ended(file),
       ),
     ),
@@ -103,7 +104,7 @@ export const writtenFaults: readonly Fault[] = [
   onDisk(
     "the results' disk is full at the third write",
     out,
-    { write: { first: 3, count: never, value: noSpace } },
+    { write: { first: 3, count: all, value: noSpace } },
     /^error: Cannot write .*(ENOSPC|full)/,
   ),
   onDisk("the results' disk flushes nothing", out, { sync: dies }, /^error: Cannot write .*EIO/),

@@ -14,7 +14,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../support/rendezvous.ts";
-import { ended, filesIn, plainRun, type Run } from "./run.ts";
+import { golden, main } from "./programs.ts";
+import { ended, filesIn, isCrash, plainRun, type Run } from "./run.ts";
 
 /** Of process 0, which writes the image, and process 1. Null: it ends well. */
 type Ends = readonly [RegExp | null, RegExp | null];
@@ -102,11 +103,8 @@ export async function processProblems({ apply, ends }: ProcessRow): Promise<stri
 
 // --- internal ---
 
-const root = join(import.meta.dir, "../..");
-const golden = join(root, "tests/fixtures/golden/model");
-
 function isSaid(stderr: string, end: RegExp | null): boolean {
-  if (/^\s+at |panic|Internal error|Segmentation|oh no:/m.test(stderr)) return false;
+  if (isCrash(stderr)) return false;
   return end === null || end.test(stderr.trimEnd().split("\n").at(-1) ?? "");
 }
 
@@ -116,7 +114,7 @@ function pairIn(folder: string): readonly [Run, Run] {
     const how = ["--model", `model-${index}`, "--device", "cuda-emulated", "--seed", "7"];
     const size = ["--width", "32", "--height", "64", "--steps", "6", "--no-split-batch"];
     const files = ["--out", "out/image.png", "--no-metadata"];
-    const args = [join(root, "src/main.ts"), "sample", "a cat", ...how, ...size, ...files];
+    const args = [main, "sample", "a cat", ...how, ...size, ...files];
     const world = { RANK: String(index), WORLD_SIZE: "2" };
     return plainRun(folder, args, { ...world, MASTER_ADDR: "127.0.0.1", MASTER_PORT: port });
   };

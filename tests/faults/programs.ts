@@ -21,8 +21,8 @@ export interface Program {
 }
 
 const root = join(import.meta.dir, "../..");
-const main = join(root, "src/main.ts");
-const golden = join(root, "tests/fixtures/golden/model");
+export const main = join(root, "src/main.ts");
+export const golden = join(root, "tests/fixtures/golden/model");
 const extractRun = Bun.fileURLToPath(new URL("./extract-run.ts", import.meta.url));
 
 function sampling(stepCount: number, more: string[], model = "model"): Program {

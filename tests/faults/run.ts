@@ -120,14 +120,23 @@ export function hitsOf({ folder, calls, library, disk }: Run): number[] {
   ];
 }
 
+/** Whether what a program wrote to stderr is of a crash. */
+export function isCrash(stderr: string): boolean {
+  return stderr.split("\n").some((line) => crash.test(line));
+}
+
 // --- internal ---
+
+/** A line of an end that is none of ours. */
+const crash = /^\s+at |panic|Internal error|Segmentation|oh no:/;
 
 /** Where counts of calls are, and which of the library's fail. */
 export function recordsOf(folder: string) {
-  const [report, control, choices] = ["calls", "library-calls", "disk-calls"].map((name) =>
-    join(folder, name),
-  ) as [string, string, string];
-  return { report, control, choices };
+  return {
+    report: join(folder, "calls"),
+    control: join(folder, "library-calls"),
+    choices: join(folder, "disk-calls"),
+  };
 }
 
 const signalNumbers: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };

@@ -5,7 +5,7 @@
 import { rmSync, truncateSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { forgets, unreadable, weights } from "./mapped-faults.ts";
+import { dies, forgets, unreadable, weights } from "./mapped-faults.ts";
 import { type Run, recordsOf } from "./run.ts";
 import type { FaultyServer } from "./server.ts";
 import { chooseDiskFaults, chooseLibraryFaults, type DiskFaults, libraryCounts } from "./tools.ts";
@@ -44,8 +44,7 @@ const day = 86_400_000;
 const never = 1e15;
 /** While it is in use, or where it is opened anew. */
 const unread = new RegExp(`${unreadable.source}|cannot be read`);
-const slow = { slow: { first: 1, count: never, value: 5 } };
-const dies = { read: { first: 1, count: never } };
+const slow = { slow: { ...dies, value: 5 } };
 
 export const serverRows: readonly ServerRow[] = [
   {
@@ -134,28 +133,28 @@ export const serverDiskRows: readonly ServerRow[] = [
     before: async (server) => {
       // Some weights are not read before.
       await server.job();
-      chooseDiskFaults(recordsOf(server.run.folder).choices, dies);
+      chooseDiskFaults(recordsOf(server.run.folder).choices, { read: dies });
     },
     ends: done,
   },
   {
     name: "the disk of a server's model dies before a job",
     apply: onModelDisk({}),
-    before: ({ run }) => forgets(run, dies),
+    before: ({ run }) => forgets(run, { read: dies }),
     mend: wellAgain,
     ends: { state: "failed", error: unread },
   },
   {
     name: "the disk of a server's model dies while a job runs",
     apply: onModelDisk({}),
-    during: ({ run }) => forgets(run, dies),
+    during: ({ run }) => forgets(run, { read: dies }),
     mend: wellAgain,
     ends: { state: "failed", error: unread },
   },
   {
     name: "the disk of a server's model is gone",
     apply: onModelDisk({}),
-    during: ({ run }) => forgets(run, { ...dies, look: { first: 1, count: never } }),
+    during: ({ run }) => forgets(run, { read: dies, look: dies }),
     mend: wellAgain,
     ends: { state: "failed", error: unread },
   },
@@ -163,8 +162,7 @@ export const serverDiskRows: readonly ServerRow[] = [
     name: "the disk of a server's images dies",
     apply: (run) =>
       void Object.assign(run, { disk: { folder: "out", suffix: ".tmp", faults: {} } }),
-    before: async ({ run }) =>
-      chooseDiskFaults(recordsOf(run.folder).choices, { write: { first: 1, count: never } }),
+    before: async ({ run }) => chooseDiskFaults(recordsOf(run.folder).choices, { write: dies }),
     mend: wellAgain,
     ends: cannotWrite,
   },

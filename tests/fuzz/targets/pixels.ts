@@ -9,9 +9,8 @@ import { maskOf } from "../../../src/serve/dialects/mask-bytes.ts";
 import { mutateBytes } from "../mutate.ts";
 import { target } from "../target.ts";
 
-// A case is no larger for having several threads, and its pixels must not stay.
+// A case is no larger for having several threads.
 sharp.concurrency(1);
-sharp.cache(false);
 
 const colours = Uint8Array.from({ length: 6 * 5 * 4 }, (_, i) => (37 * i) % 256);
 const open = () => sharp(colours, { raw: { width: 6, height: 5, channels: 4 } });
