@@ -186,8 +186,7 @@ fn elementOf(Owner: type, comptime name: []const u8) ?type {
         .{ "empty", types.Tokens },                    .{ "steps", backend.StepCoefficients },
         .{ "unet_names", types.WeightName },           .{ "vae_names", types.WeightName },
         .{ "taesd_names", types.WeightName },          .{ "text_encoder_names", types.WeightName },
-        .{ "text_encoder_2_names", types.WeightName },
-        .{ "upscaler", types.Network },
+        .{ "text_encoder_2_names", types.WeightName }, .{ "upscaler", types.Network },
     };
     inline for (lists) |list| if (eql(u8, name, list[0])) return list[1];
     return null;
