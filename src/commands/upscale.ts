@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, realpathSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { defineCommand } from "citty";
 import { BasedXLError, badOption } from "../errors.ts";
+import { joinAlpha, overWhite } from "../image/alpha.ts";
 import { imageSizeOf } from "../image/encoder.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
 import { textsOfEnlarged } from "../metadata.ts";
@@ -136,8 +137,8 @@ async function write(
   checkImageSize(path, width, height);
   const { signal, name, factor } = how;
   const texts = how.options.metadata ? textsOfEnlarged(source, { name, factor }) : undefined;
-  const isOpaque = alpha === null || imageFormatOf(path) === "jpeg";
-  const whole = isOpaque ? overWhite(pixels, alpha) : withAlpha(pixels, alpha);
+  const withAlpha = imageFormatOf(path) === "jpeg" ? overWhite : joinAlpha;
+  const whole = alpha === null ? pixels : withAlpha(pixels, alpha);
   await writeImage(path, whole, width, height, { texts, signal });
 }
 
@@ -173,22 +174,4 @@ function isSameFile(a: string, b: string): boolean {
   } catch (error) {
     throw new BasedXLError("io", `${a} cannot be looked at: ${(error as Error).message}.`);
   }
-}
-
-function withAlpha(pixels: Uint8Array, alpha: Uint8Array): Uint8Array {
-  const whole = new Uint8Array(4 * alpha.length);
-  for (let i = 0; i < alpha.length; i++) {
-    whole.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
-    whole[4 * i + 3] = alpha[i]!;
-  }
-  return whole;
-}
-
-/** For formats that have no transparency. */
-function overWhite(pixels: Uint8Array, alpha: Uint8Array | null): Uint8Array {
-  if (alpha === null) return pixels;
-  return pixels.map((value, i) => {
-    const share = alpha[Math.floor(i / 3)]! / 255;
-    return Math.round(share * value + (1 - share) * 255);
-  });
 }

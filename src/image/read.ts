@@ -6,6 +6,7 @@
 import type { Sharp } from "sharp";
 import { BasedXLError, escaped } from "../errors.ts";
 import { readLimitedFile } from "../limited-read.ts";
+import { splitAlpha } from "./alpha.ts";
 import type { Size } from "./encoder.ts";
 import { importSharp } from "./sharp.ts";
 
@@ -76,7 +77,9 @@ export async function readWithAlpha(source: ImageSource, name: string): Promise<
   return await decoded(source, name, async (turned, hasAlpha) => {
     const image = turned.toColourspace("srgb");
     if (!hasAlpha) return { image: await pixelsOf(image.removeAlpha(), 3), alpha: null };
-    return split(await pixelsOf(image.ensureAlpha(), 4));
+    const { pixels, ...size } = await pixelsOf(image.ensureAlpha(), 4);
+    const { rgb, alpha } = splitAlpha(pixels);
+    return { image: { ...size, pixels: rgb }, alpha: { ...size, pixels: alpha } };
   });
 }
 
@@ -124,17 +127,6 @@ async function pixelsOf(image: Sharp, channels: 1 | 3 | 4): Promise<RawImage> {
   if (info.channels !== channels) throw new Error(`it has ${info.channels} channels`);
   const { width, height } = info;
   return { width, height, pixels: new Uint8Array(data.buffer, data.byteOffset, data.length) };
-}
-
-/** Of pixels of four bytes. */
-function split({ pixels, ...size }: RawImage): ImageWithAlpha {
-  const count = size.width * size.height;
-  const [image, alpha] = [new Uint8Array(3 * count), new Uint8Array(count)];
-  for (let i = 0; i < count; i++) {
-    image.set(pixels.subarray(4 * i, 4 * i + 3), 3 * i);
-    alpha[i] = pixels[4 * i + 3]!;
-  }
-  return { image: { ...size, pixels: image }, alpha: { ...size, pixels: alpha } };
 }
 
 function ofPixels({ pixels, width, height }: RawImage, { name, channels }: ReadOptions): RawImage {
