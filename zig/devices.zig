@@ -123,10 +123,13 @@ pub const Devices = struct {
         return devices.open(1);
     }
 
-    /// Whether no further job can run: a GPU was given up, or the processes of a distributed job
-    /// lost each other.
+    /// Whether no further job can run: a GPU was given up or its context is broken, or the
+    /// processes of a distributed job lost each other. Between jobs.
     pub fn isLost(devices: *const Devices) bool {
         for (devices.ranks) |rank| if (rank.isAbandoned()) return true;
+        if (devices.gpu) |gpu_ranks| {
+            for (gpu_ranks.gpus) |*gpu| if (gpu.isBroken()) return true;
+        }
         return devices.connection().isLost();
     }
 

@@ -116,7 +116,7 @@ export fn bxl_emulator_set_peer_fault(fault: u32) c_int {
     return 0;
 }
 
-/// The `index`th call of a kind (`faults.Call`) for a GPU from now on fails, once; 0 for none.
+/// The `index`th call of a kind (`faults.Call`) for a GPU from now on fails; 0 for none.
 export fn bxl_emulator_fail_call(call: u32, gpu: u32, index: u32) c_int {
     if (gpu >= state.device_count_max) return 1;
     faults.set(std.enums.fromInt(faults.Call, call) orelse return 1, gpu, index);

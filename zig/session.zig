@@ -46,9 +46,9 @@ pub const State = enum(u32) {
     done = 3,
     /// The last job failed and the next one may succeed; or loading failed.
     failed = 4,
-    /// The last job failed in a way that ends the session: a GPU did not answer and was given up,
-    /// the processes of a distributed job lost each other, or the model's files were changed or
-    /// lost.
+    /// The last job failed in a way that ends the session: a GPU crashed, or did not answer and was
+    /// given up, the processes of a distributed job lost each other, or the model's files were
+    /// changed or lost.
     lost = 5,
     /// Nothing is left to wait for after `close`: everything but the session itself has been freed,
     /// or a driver does not answer.

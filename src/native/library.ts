@@ -120,9 +120,8 @@ const sentences: Record<number, string> = {
   [Status.cancelled]: "Stopped before the image was done.",
   [Status.not_ready]: "The session is busy with another image.",
   [Status.session_lost]:
-    "An earlier failure ended this session: a GPU did not answer and was given up, processes lost \
-each other, or weights were changed or lost. Start again; CUDA_VISIBLE_DEVICES can leave a GPU \
-out.",
+    "An earlier failure ended this session: a GPU crashed or did not answer, processes lost each \
+other, or weights were changed or lost. Start again; CUDA_VISIBLE_DEVICES can leave a GPU out.",
   [Status.no_threads]: "The system gave no threads: too many processes, or a limit (ulimit -u).",
 };
 

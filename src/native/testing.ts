@@ -250,6 +250,8 @@ export const emulatedCalls = [
   "copy_from_device",
   "nccl_group",
   "copy_peer",
+  "kernel",
+  "device",
 ] as const;
 export type EmulatedCall = (typeof emulatedCalls)[number];
 

@@ -13,7 +13,7 @@ export interface Lease {
   pipeline: Pipeline;
   prepared: PreparedPipeline;
   release(): void;
-  /** Closes it: its session is lost. */
+  /** Closes it, whose session is lost, and what is idle on the same GPUs. */
   discard(): Promise<void>;
 }
 
@@ -29,6 +29,7 @@ interface PoolOptions {
   /** Models that stay loaded. */
   maxModels: number;
   onLoad: (model: string, seconds: number) => void;
+  onLoadFailed?: (error: BasedXLError) => void;
   dependencies?: PipelineDependencies | undefined;
 }
 
@@ -76,7 +77,7 @@ export class PipelinePool {
       release: () => {
         entry.isBusy = false;
       },
-      discard: () => this.unload(entry),
+      discard: () => this.discard(entry),
     };
   }
 
@@ -133,7 +134,9 @@ export class PipelinePool {
         return await Pipeline.load(prepared, { signal }, this.options.dependencies);
       } catch (error) {
         const isMemory = error instanceof BasedXLError && error.code === "no-memory";
-        if (!isMemory || !(await this.freeOne())) throw error;
+        if (isMemory && (await this.freeOne())) continue;
+        if (error instanceof BasedXLError) this.options.onLoadFailed?.(error);
+        throw error;
       }
     }
   }
@@ -152,6 +155,12 @@ export class PipelinePool {
     return this.loaded.filter(({ isBusy }) => !isBusy).sort((a, b) => a.usedAt - b.usedAt);
   }
 
+  /** Sessions share a context per GPU: the next one has a new one where no other holds it. */
+  private async discard(entry: Loaded): Promise<void> {
+    const others = this.idle().filter((each) => sharesGpu(each, entry));
+    await Promise.all([entry, ...others].map((each) => this.unload(each)));
+  }
+
   private async unload(entry: Loaded): Promise<void> {
     const place = this.loaded.indexOf(entry);
     if (place >= 0) this.loaded.splice(place, 1);
@@ -160,6 +169,18 @@ export class PipelinePool {
 }
 
 // --- internal ---
+
+function sharesGpu(a: Loaded, b: Loaded): boolean {
+  const [[first, end], [otherFirst, otherEnd]] = [gpusOf(a), gpusOf(b)];
+  return first < otherEnd && otherFirst < end;
+}
+
+/** The first GPU and the one after the last; twice the same on the CPU. */
+function gpusOf({ prepared: { devices, rankCount } }: Loaded): [number, number] {
+  if (devices.gpu === null) return [0, 0];
+  const first = devices.gpu.gpuFirst ?? 0;
+  return [first, first + rankCount];
+}
 
 /** Whoever waits for a load that fails finds out why by a load of its own. */
 async function settledOrAborted(load: Promise<unknown>, signal: AbortSignal): Promise<void> {

@@ -1,10 +1,10 @@
 /**
  * Whether the server takes jobs, for /ready. Any model that is loaded makes it ready: one that
- * cannot be loaded keeps its own jobs from running, and no others.
+ * cannot be loaded keeps its own jobs from running, and no others, unless a GPU has failed.
  */
 
 export class Readiness {
-  private state: "loading" | "failed" | "loaded" = "loading";
+  private state: "loading" | "failed" | "gpu" | "loaded" = "loading";
 
   /** `isStopping` says whether the server takes no job any more. */
   constructor(private readonly isStopping: () => boolean) {}
@@ -16,6 +16,11 @@ export class Readiness {
   /** Of the first model, which nobody asked for. */
   noteFailed(): void {
     if (this.state === "loading") this.state = "failed";
+  }
+
+  /** No model can be loaded on a GPU that does not work. */
+  noteGpuFailed(): void {
+    this.state = "gpu";
   }
 
   /** Null when it is ready. Everybody may read it: paths and causes are the log's. */
@@ -32,4 +37,7 @@ const sentences = {
   failed:
     "The first model could not be loaded, and the log says why. The server is ready when a job " +
     "has loaded another one, or that one once it is mended.",
+  gpu:
+    "A GPU has failed, and the log says which. The server is ready when a job has loaded its " +
+    "model again; where none can, start the server again.",
 } as const;

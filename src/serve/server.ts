@@ -58,6 +58,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       service.metrics.loadSeconds.observe({ model }, seconds);
       log.info("model_loaded", { model, seconds });
     },
+    onLoadFailed: ({ code }) => {
+      if (code === "gpu-failed") readiness.noteGpuFailed();
+    },
   });
   opened.defer(() => pool.close());
   const shares = parseShare(config.share, config.rankCount);

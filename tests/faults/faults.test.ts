@@ -14,7 +14,7 @@ import { noUsersReason } from "./limit-faults.ts";
 import { processProblems, processRows } from "./process-rows.ts";
 import { diskRows, gpuRows, pairRows, processLimitRows, programRows, pull } from "./rows.ts";
 import { serverProblems } from "./server-check.ts";
-import { serverDiskRows, serverRows } from "./server-rows.ts";
+import { serverDiskRows, serverGpuRows, serverRows } from "./server-rows.ts";
 import { sessionPairs, sessionRows } from "./session-rows.ts";
 import { libraryFaults, noFaultyDiskReason, noToolsReason } from "./tools.ts";
 
@@ -43,7 +43,7 @@ test("there are 60 rows of single faults, each once", () => {
     ...disks,
     ...gpuRows,
     ...processRows,
-    ...serverRows,
+    ...[...serverRows, ...serverGpuRows],
     ...sessionRows,
   ];
   expect(rows.length).toBeGreaterThanOrEqual(60);
@@ -78,7 +78,7 @@ describe.skipIf(!isWhole || noTools !== null)("one of two processes", () => {
 });
 
 describe.skipIf(noTools !== null)(`a server (${seedName})`, () => {
-  test.each(some(serverRows, 1))("$name", async (row) => {
+  test.each([...some(serverRows, 1), ...(isWhole ? serverGpuRows : [])])("$name", async (row) => {
     expect(await serverProblems(row)).toEqual([]);
   });
 });

@@ -14,10 +14,12 @@ const long = { num_inference_steps: 150 };
 
 /** Empty where all is as it should be. */
 export async function serverProblems(row: ServerRow): Promise<string[]> {
-  const right = await rightImages();
+  const { device = "cpu" } = row;
+  const right = await rightImages(device);
   const folder = mkdtempSync(join(tmpdir(), "basedxl-fault-"));
   try {
-    const run = FaultyServer.prepare(folder);
+    const run = FaultyServer.prepare(folder, device);
+    const env = { ...run.env };
     cpSync(join(folder, "model"), join(folder, "kept"), { recursive: true });
     row.apply?.(run);
     const problems = await problemsUnder(row, run);
@@ -25,7 +27,7 @@ export async function serverProblems(row: ServerRow): Promise<string[]> {
     if (isMissed && row.during === undefined) problems.push("the fault did not strike");
     rmSync(join(folder, "model"), { recursive: true, force: true });
     cpSync(join(folder, "kept"), join(folder, "model"), { recursive: true });
-    Object.assign(run, { calls: [], library: {}, disk: null });
+    Object.assign(run, { env, calls: [], library: {}, disk: null });
     const other = await FaultyServer.start(run);
     problems.push(...wrongEnd(await other.job(), { state: "done" }, "of the next server"));
     problems.push(...(await unfinished(other)));
@@ -39,20 +41,25 @@ export async function serverProblems(row: ServerRow): Promise<string[]> {
 
 // --- internal ---
 
-let known: Promise<Set<string>> | null = null;
+type Device = "cpu" | "cuda-emulated";
 
-/** Hashes of the images of both kinds of jobs. */
-function rightImages(): Promise<Set<string>> {
-  known ??= (async () => {
-    const folder = mkdtempSync(join(tmpdir(), "basedxl-fault-"));
-    const server = await FaultyServer.start(FaultyServer.prepare(folder));
-    for (const job of [{}, long]) await server.job(job);
-    await server.stop();
-    const images = new Set(imagesIn(folder));
-    rmSync(folder, { recursive: true, force: true });
-    return images;
-  })();
-  return known;
+const known = new Map<Device, Promise<Set<string>>>();
+
+/** Hashes of the images of both kinds of jobs; only the short one takes seconds on the emulator. */
+function rightImages(device: Device): Promise<Set<string>> {
+  const images = known.get(device) ?? draw(device, device === "cpu" ? [{}, long] : [{}]);
+  known.set(device, images);
+  return images;
+}
+
+async function draw(device: Device, jobs: Record<string, unknown>[]): Promise<Set<string>> {
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-fault-"));
+  const server = await FaultyServer.start(FaultyServer.prepare(folder, device));
+  for (const job of jobs) await server.job(job);
+  await server.stop();
+  const images = new Set(imagesIn(folder));
+  rmSync(folder, { recursive: true, force: true });
+  return images;
 }
 
 /** How the first server and its jobs end. */

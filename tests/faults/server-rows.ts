@@ -12,6 +12,8 @@ import { chooseDiskFaults, chooseLibraryFaults, type DiskFaults, libraryCounts }
 
 export interface ServerRow {
   name: string;
+  /** Default "cpu". */
+  device?: "cuda-emulated";
   /** Faults that are there from the start. */
   apply?(run: Run): void;
   /** What happens once the server is ready. */
@@ -168,7 +170,31 @@ export const serverDiskRows: readonly ServerRow[] = [
   },
 ];
 
+const ofGpu = { device: "cuda-emulated" } as const;
+/** Kernels of a job of three steps are more, those before it fewer. */
+const kernelAt = 1000;
+
+/** On an emulated GPU. */
+export const serverGpuRows: readonly ServerRow[] = [
+  {
+    ...{ ...ofGpu, name: "a kernel crashes on a server's GPU" },
+    apply: failsAt(`kernel:0:${kernelAt}`),
+    // By another session.
+    ends: done,
+  },
+  {
+    ...{ ...ofGpu, name: "a server's GPU is lost" },
+    apply: failsAt(`device:0:${kernelAt}`),
+    ends: { state: "failed", error: /^cuDevicePrimaryCtxRetain failed: .*GPU 0/ },
+    lasts: true,
+  },
+];
+
 // --- internal ---
+
+function failsAt(fault: string): (run: Run) => void {
+  return ({ env }) => void Object.assign(env, { BASEDXL_EMULATOR_FAULT: fault });
+}
 
 function onModelDisk(faults: DiskFaults): (run: Run) => void {
   return (run) => void Object.assign(run, { disk: { folder: "model", suffix: weights, faults } });

@@ -23,10 +23,10 @@ export class FaultyServer {
     readonly child: Bun.Subprocess,
   ) {}
 
-  static prepare(folder: string): Run {
+  static prepare(folder: string, device: "cpu" | "cuda-emulated" = "cpu"): Run {
     cpSync(join(root, "tests/fixtures/golden/model"), join(folder, "model"), { recursive: true });
     mkdirSync(join(folder, "out"));
-    const flags = ["--port", "0", "--outputs", "out", "--model", "model", "--device", "cpu"];
+    const flags = ["--port", "0", "--outputs", "out", "--model", "model", "--device", device];
     // Hashes of a model that is deleted could not be noted in images.
     const log = ["--log-format", "json", "--no-metadata"];
     return plainRun(folder, [join(root, "src/main.ts"), "serve", ...flags, ...log]);

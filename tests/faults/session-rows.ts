@@ -31,6 +31,8 @@ export interface SessionRow {
   code: RegExp;
   /** Whether it may do without what failed. */
   mayPass?: boolean;
+  /** Whether another session is needed afterwards. */
+  isLost?: boolean;
 }
 
 // Weights that cannot be mapped are named.
@@ -64,6 +66,12 @@ function ofCall(devices: "nccl" | "peer", call: EmulatedCall, gpu: number): Sess
   return { name: `${call} fails on GPU ${gpu}, ${devices}`, devices, faults, ...died };
 }
 
+/** A crash, after which every call of the context fails, or a GPU that is gone. */
+function ofContext(devices: "nccl" | "peer", call: "kernel" | "device", gpu: number): SessionRow {
+  const name = call === "kernel" ? `a kernel crashes on GPU ${gpu}` : `GPU ${gpu} is lost`;
+  return { ...ofCall(devices, call, gpu), name: `${name}, ${devices}`, isLost: true };
+}
+
 function ofLibrary(
   call: "memory" | "mapping" | "thread",
   opening: boolean,
@@ -85,6 +93,8 @@ export const sessionRows: readonly SessionRow[] = [
   ...[ofCall("nccl", "event_record", 1), ofCall("nccl", "copy_to_device", 0)],
   ...[ofCall("nccl", "copy_from_device", 0), ofCall("peer", "copy_peer", 1)],
   ...[ofCall("peer", "stream_wait_event", 0), ofCall("peer", "launch_kernel", 0)],
+  ...[ofContext("nccl", "kernel", 1), ofContext("peer", "kernel", 0)],
+  ...[ofContext("nccl", "device", 0), ofContext("peer", "device", 1)],
   ...ofLibrary("memory", true, false, 12),
   ...ofLibrary("memory", true, true, 4),
   ...ofLibrary("memory", false, false, 12),

@@ -57,8 +57,8 @@ async function problemsOf(row: SessionRow): Promise<string[]> {
   const { session, bits } = await keptOf(row.devices);
   // A session of its own where it is to open under the fault.
   const work = workOf(row.devices);
-  const run = async () => {
-    const own = row.faults.opening ? await openFor(work) : session;
+  const run = async (opens = row.faults.opening) => {
+    const own = opens ? await openFor(work) : session;
     const testHooks = { fault: row.faults.rank, stallLimitMs };
     const request = requestOf({ ...work, ...(row.faults.rank && { testHooks }) });
     try {
@@ -76,15 +76,29 @@ async function problemsOf(row: SessionRow): Promise<string[]> {
     strike(row, { ...counts, gpu: emulatedCallCount(call, gpu) });
     end = await endOf(run);
   }
+  const isGone = row.faults.call?.call === "device";
+  const again = isGone ? await endOf(() => run(true)) : null;
   const isStruck = counts.library === 0 || hitsOf(row) > 0;
   chooseLibraryFaults(control, {});
   if (row.devices !== "cpu") failEmulatedCall("none");
-  const next = latentsOf(await session.image(requestOf(work)));
+  if (row.isLost) await closeOnGpus();
+  const { session: open } = await keptOf(row.devices);
+  const next = latentsOf(await open.image(requestOf(work)));
   return [
     ...wrongEnd(row, end, bits),
+    ...(again === null || isGpuFailure(again) ? [] : ["a lost GPU can be opened"]),
     ...(isStruck || row.faults.rank || row.faults.call ? [] : ["the fault did not strike"]),
     ...(Bun.deepEquals(next, bits) ? [] : ["the next image has other bits"]),
   ];
+}
+
+/** Sessions share the contexts of their process: only without any is there a new one. */
+async function closeOnGpus(): Promise<void> {
+  for (const [devices, { session }] of kept) {
+    if (devices === "cpu") continue;
+    kept.delete(devices);
+    await session.close();
+  }
 }
 
 function wrongEnd(row: SessionRow, end: BasedXLError | Float32Array, bits: Float32Array): string[] {
@@ -92,8 +106,14 @@ function wrongEnd(row: SessionRow, end: BasedXLError | Float32Array, bits: Float
     if (!row.mayPass) return ["it did not fail"];
     return Bun.deepEquals(end, bits) ? [] : ["its image has other bits"];
   }
-  const isRight = row.ends.test(end.message) && row.code.test(end.code) && !end.sessionLost;
+  const isLost = row.isLost ?? false;
+  const isSaid = row.ends.test(end.message) && row.code.test(end.code);
+  const isRight = isSaid && end.sessionLost === isLost;
   return isRight ? [] : [`it ends with ${end.code}: ${end.message}`];
+}
+
+function isGpuFailure(end: BasedXLError | Float32Array): boolean {
+  return end instanceof BasedXLError && end.code === "gpu-failed";
 }
 
 /** Calls of a run, one of which is to fail. */

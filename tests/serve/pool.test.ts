@@ -46,16 +46,15 @@ async function poolOn(copiesMax: number) {
   const model = { id: "model", vae: null, refiner: null, prepared };
   const pool = new PipelinePool({ maxModels: 1, onLoad: () => {}, dependencies });
   const { signal } = new AbortController();
+  const acquire = (share: Share, slot: number) => pool.acquire({ model, share, slot, signal });
   const use = async (share: Share) => {
     const slots = Array.from({ length: share.images }, (_, slot) => slot);
-    const leases = await Promise.all(
-      slots.map((slot) => pool.acquire({ model, share, slot, signal })),
-    );
+    const leases = await Promise.all(slots.map((slot) => acquire(share, slot)));
     const counts = [...held];
     for (const { release } of leases) release();
     return counts;
   };
-  return { held, pool, use };
+  return { held, pool, use, acquire };
 }
 
 const [all, pairs, single] = parseShare("auto", gpuCount) as [Share, Share, Share];
@@ -75,6 +74,22 @@ test("where two fit, a change back loads nothing, and a third share takes a plac
   expect(await use(single)).toEqual([2, 2, 2, 2]);
   expect(await use(all)).toEqual([2, 2, 2, 2]);
   expect(Math.max(...(await use(pairs)))).toBe(2);
+  await pool.close();
+  expect(held).toEqual([0, 0, 0, 0]);
+});
+
+test("a lost session takes along what is idle on its GPUs, and nothing else", async () => {
+  const { held, pool, use, acquire } = await poolOn(2);
+  await use(all);
+  await use(pairs);
+  expect(held).toEqual([2, 2, 2, 2]);
+  const second = await acquire(pairs, 1);
+  await second.discard();
+  expect(held).toEqual([1, 1, 0, 0]);
+  const busy = await acquire(pairs, 0);
+  await (await acquire(pairs, 1)).discard();
+  expect(held).toEqual([1, 1, 0, 0]);
+  busy.release();
   await pool.close();
   expect(held).toEqual([0, 0, 0, 0]);
 });

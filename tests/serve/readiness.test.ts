@@ -55,6 +55,21 @@ test("a model that is mended is loaded by the job that names it", async () => {
   expect(await readiness(server)).toEqual([200, ""]);
 });
 
+test("a server whose GPU is gone is not ready until a model is loaded again", async () => {
+  const lost = new BasedXLError("gpu-failed", "cuStreamQuery failed on GPU 0.");
+  lost.sessionLost = true;
+  const gone = new BasedXLError("gpu-failed", "cuDevicePrimaryCtxRetain failed on GPU 0.");
+  const loadFailures: Error[] = [];
+  await using server = await startTestServer({ failures: [lost], loadFailures });
+  loadFailures.push(gone);
+  const failed = await server.ended((await server.submit(small)).id);
+  expect(failed).toMatchObject({ state: "failed", error: { message: gone.message } });
+  const [status, message] = await readiness(server);
+  expect([status, message]).toEqual([503, expect.stringContaining("A GPU has failed")]);
+  expect((await server.ended((await server.submit(small)).id)).state).toBe("done");
+  expect(await readiness(server)).toEqual([200, ""]);
+});
+
 test("jobs of an earlier server run though the first model cannot be loaded", async () => {
   const outputs = outputsFolder();
   const first = await startTestServer({ outputs, stepMs: 50 });

@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const faults = @import("faults.zig");
 const gpu_models = @import("gpu_model.zig");
 const graphs = @import("graph.zig");
 const memory = @import("memory.zig");
@@ -145,6 +146,7 @@ pub fn cuDevicePrimaryCtxRetain(context: *?Context, device: Device) callconv(.c)
     defer state.unlock();
     if (!state.is_initialized) return .not_initialized;
     const found = deviceOf(device) orelse return .invalid_device;
+    if (faults.isGone(found.ordinal)) return .unknown;
     found.retain_count += 1;
     context.* = found.handle();
     return .success;
@@ -256,6 +258,7 @@ pub fn readEnvironment() void {
     state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
     state.wrong_kernel = textOf("BASEDXL_EMULATOR_WRONG");
     state.crashing_kernel = textOf("BASEDXL_EMULATOR_CRASH");
+    if (textOf("BASEDXL_EMULATOR_FAULT")) |fault| chooseFault(fault);
 }
 
 // --- internal ---
@@ -283,6 +286,15 @@ var is_environment_read: bool = false;
 
 fn numberOf(name: [*:0]const u8) ?u64 {
     return std.fmt.parseInt(u64, textOf(name) orelse return null, 10) catch null;
+}
+
+/// "call:gpu:index", as of `faults.set`.
+fn chooseFault(text: []const u8) void {
+    var parts = std.mem.splitScalar(u8, text, ':');
+    const call = std.meta.stringToEnum(faults.Call, parts.first()) orelse return;
+    const gpu = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch return;
+    const index = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch return;
+    if (gpu < state.device_count_max) faults.set(call, gpu, index);
 }
 
 fn textOf(name: [*:0]const u8) ?[]const u8 {

@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const block = @import("block.zig");
+const faults = @import("faults.zig");
 const memory = @import("memory.zig");
 const shared = @import("shared.zig");
 const state = @import("state.zig");
@@ -91,6 +92,7 @@ pub const Launch = struct {
             return .illegal_address;
         }
         if (isNamed(launch.kernel, state.crashing_kernel)) return .illegal_address;
+        if (faults.ofKernel(device.ordinal)) |result| return result;
         const failure = launch.runBlocks(&values) orelse launch.checkAround() orelse
             return .success;
         state.report("{s}: {s}, in block ({d}, {d}, {d}), thread ({d}, {d}, {d})", .{

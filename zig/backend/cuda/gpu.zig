@@ -110,6 +110,16 @@ pub const Gpu = struct {
         try gpu.check(.cuCtxSetCurrent, result, "making its context current");
     }
 
+    /// Whether its context answers every call with an error, as it does once a kernel has made an
+    /// illegal access or the GPU is gone. Only another context ends that.
+    pub fn isBroken(gpu: *const Gpu) bool {
+        if (gpu.driver.cuCtxSetCurrent(gpu.context) != .success) return true;
+        return switch (gpu.driver.cuStreamQuery(gpu.copy_stream)) {
+            .success, .not_ready => false,
+            else => true,
+        };
+    }
+
     /// Bytes that can still be had.
     pub fn freeBytes(gpu: *const Gpu) Error!u64 {
         return (try gpu.memory()).free;
