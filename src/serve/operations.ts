@@ -163,7 +163,7 @@ export const operations: readonly Operation[] = [
   {
     method: "get",
     path: "/ready",
-    summary: "Whether it takes jobs: 503 with the reason until a model is loaded or as it stops.",
+    summary: "Whether it takes jobs: 503 with the reason where it takes none.",
     answer: readinessSchema,
   },
   {

@@ -172,7 +172,7 @@ export const serverDiskRows: readonly ServerRow[] = [
 
 const ofGpu = { device: "cuda-emulated" } as const;
 /** Kernels of a job of three steps are more, those before it fewer. */
-const kernelAt = 1000;
+const kernelAt = 250;
 
 /** On an emulated GPU. */
 export const serverGpuRows: readonly ServerRow[] = [
