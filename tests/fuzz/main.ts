@@ -1,16 +1,19 @@
 /**
- * `bun run fuzz`: every parser of foreign bytes, until each has had its cases or minutes. A run
- * goes on where the last one stopped; what it found is in the folder of --out.
+ * `bun run fuzz`: every parser of foreign bytes, until each has had its cases or minutes, as many
+ * at a time as there are cores. A run goes on where the last one stopped; what it found is in the
+ * folder of --out.
  *
  *     bun run fuzz                      100,000 cases of each target
  *     bun run fuzz --minutes 60         an hour of each
  *     bun run fuzz --cases 10000000 --targets prompts,images
+ *     bun run fuzz --jobs 1             one parser at a time
  *     bun run fuzz --repeat prompts:1234 --seed 1    one case again, with its stack
  *     bun run fuzz --report FILE --out a,b    a table of what runs in these folders have done, and
  *                                             of what the file says that others did
  *     bun run fuzz --resume FILE        goes on where such a table ends
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { writeGoldenModel } from "../../src/bench/support/golden-model.ts";
@@ -39,6 +42,7 @@ const { values } = parseArgs({
     targets: { type: "string" },
     seed: { type: "string", default: "1" },
     out: { type: "string", default: "fuzz-out" },
+    jobs: { type: "string", default: String(availableParallelism()) },
     repeat: { type: "string" },
     report: { type: "string" },
     resume: { type: "string" },
@@ -73,19 +77,24 @@ async function fuzz(): Promise<number> {
   const minutes = values.minutes === undefined ? Number.POSITIVE_INFINITY : Number(values.minutes);
   const cases = Number(values.cases ?? (values.minutes === undefined ? 100_000 : 1e15));
   const wanted: Wanted = { seed, cases, seconds: minutes * 60, out, log, save };
-  let crashCount = 0;
-  for (const name of values.targets?.split(",") ?? all) {
-    if (!all.includes(name)) throw new Error(`no target ${name}: ${all.join(", ")}`);
+  const names = values.targets?.split(",") ?? all;
+  const unknown = names.find((name) => !all.includes(name));
+  if (unknown !== undefined) throw new Error(`no target ${unknown}: ${all.join(", ")}`);
+  const runOne = async (name: string) => {
     state[name] ??= { next: 0, seconds: 0, crashes: [] };
     const progress = state[name];
     if (progress.next < cases) noteCommit(progress, join(import.meta.dir, "../.."));
     const run = nativeTargets.includes(name) ? runNative : runTarget;
     const isRun = await run(name, progress, wanted);
     save();
-    crashCount += progress.crashes.length;
     const rate = Math.round(progress.next / Math.max(progress.seconds, 0.001));
     const found = `${progress.crashes.length} crashes`;
     if (isRun) log(`${name}: ${progress.next} cases, ${rate} per second, ${found}`);
-  }
-  return crashCount === 0 ? 0 : 1;
+  };
+  const waiting = [...names];
+  const lane = async () => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) await runOne(name);
+  };
+  await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs)) }, lane));
+  return names.every((name) => state[name]!.crashes.length === 0) ? 0 : 1;
 }

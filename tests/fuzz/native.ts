@@ -12,7 +12,7 @@ export const nativeTargets: readonly string[] = Object.keys(nativeSeeds);
 
 const root = join(import.meta.dir, "../..");
 const program = join(root, "zig-out/bin/fuzz-weights");
-let isBuilt: boolean | null = null;
+let built: Promise<boolean> | null = null;
 
 /** False where the target cannot run here. */
 export async function runNative(
@@ -20,8 +20,8 @@ export async function runNative(
   progress: Progress,
   wanted: Wanted,
 ): Promise<boolean> {
-  isBuilt ??= await build(wanted);
-  if (!isBuilt) return false;
+  built ??= build(wanted);
+  if (!(await built)) return false;
   const corpus = join(wanted.out, `corpus-${name}`);
   mkdirSync(corpus, { recursive: true });
   for (const [i, seed] of nativeSeeds[name]!.entries()) writeFileSync(join(corpus, `${i}`), seed);
@@ -38,15 +38,14 @@ export async function runNative(
 // --- internal ---
 
 async function build({ log }: Wanted): Promise<boolean> {
-  const { success, stderr } = Bun.spawnSync(
-    [join(root, "node_modules/.bin/zig"), "build", "fuzz"],
-    {
-      cwd: root,
-      stderr: "pipe",
-    },
-  );
-  if (!success) log(`weights: left out, zig build fuzz fails: ${String(stderr).slice(-500)}`);
-  return success;
+  // Not in the way of other targets, whose time runs.
+  const child = Bun.spawn([join(root, "node_modules/.bin/zig"), "build", "fuzz"], {
+    ...{ cwd: root, stdout: "ignore", stderr: "pipe" },
+  });
+  const text = await new Response(child.stderr).text();
+  const isBuilt = (await child.exited) === 0;
+  if (!isBuilt) log(`weights: left out, zig build fuzz fails: ${text.slice(-500)}`);
+  return isBuilt;
 }
 
 /** True once the cases or the time are used up, false after a crash. */
@@ -57,16 +56,18 @@ async function runOnce(
   { cases, log, out, seed }: Wanted,
   seconds: number,
 ): Promise<boolean> {
-  const before = readdirSync(join(out, "crashes"));
+  const kept = () =>
+    readdirSync(join(out, "crashes")).filter((file) => file.startsWith(`${name}-`));
+  const before = kept();
   const count = Math.min(cases - progress.next, 2 ** 30);
   const limits = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=16384", "-print_final_stats=1"];
   const ends = [
     `-runs=${count}`,
     ...(Number.isFinite(seconds) ? [`-max_total_time=${Math.ceil(seconds)}`] : []),
   ];
-  const kept = `-artifact_prefix=${join(out, "crashes")}/${name}-`;
+  const prefix = `-artifact_prefix=${join(out, "crashes")}/${name}-`;
   const child = Bun.spawn(
-    [program, ...limits, ...ends, `-seed=${seed + progress.next}`, kept, corpus],
+    [program, ...limits, ...ends, `-seed=${seed + progress.next}`, prefix, corpus],
     {
       env: { ...process.env, BASEDXL_FUZZ_TARGET: name },
       stderr: "pipe",
@@ -79,7 +80,7 @@ async function runOnce(
   progress.next += Number(executed ?? 1);
   if (child.exitCode === 0) return true;
   const reason = /panic: .*|ERROR: .*/.exec(text)?.[0] ?? `it ended with ${child.exitCode}`;
-  const found = readdirSync(join(out, "crashes")).filter((file) => !before.includes(file));
+  const found = kept().filter((file) => !before.includes(file));
   if (!progress.crashes.some((crash) => crash.reason === reason)) {
     progress.crashes.push({ index: found[0] ?? "none", reason });
   }
