@@ -1,9 +1,10 @@
 /**
- * The job store while its disk is full: what it answers is what was noted last.
+ * The job store while its disk is full: what it answers is what was noted last. And files of it
+ * that are damaged.
  */
 import { Database } from "bun:sqlite";
-import { expect, spyOn, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { describe, expect, spyOn, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { JobStore, type StoredJob } from "../../src/serve/jobs/store.ts";
@@ -40,4 +41,42 @@ test("jobs have their last state when the disk is full, and when it no longer is
     store.close();
     rmSync(folder, { recursive: true });
   }
+});
+
+describe("a damaged file is refused", () => {
+  /** The job would not be found among those that are queued. */
+  const loseRow = (path: string) => {
+    using database = new Database(path);
+    const sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs_by_state'";
+    const { rootpage } = database.query(sql).get() as { rootpage: number };
+    database.close();
+    const bytes = readFileSync(path);
+    const at = bytes.indexOf("queued", 4096 * (rootpage - 1));
+    expect(at).toBeLessThan(4096 * rootpage);
+    bytes.write("queuef", at);
+    writeFileSync(path, bytes);
+  };
+  const change = (sql: string) => (path: string) => {
+    using database = new Database(path);
+    database.run(sql);
+  };
+
+  test.each([
+    ["an index has another state of a job", loseRow],
+    ["a column has another name", change("ALTER TABLE images RENAME COLUMN bytes TO bites")],
+    ["a table is gone", change("DROP TABLE counters")],
+    ["an index is gone", change("DROP INDEX events_by_job")],
+  ])("%s", (_, damage) => {
+    const folder = mkdtempSync(join(tmpdir(), "basedxl-job-store-"));
+    const path = join(folder, "jobs.sqlite");
+    try {
+      const store = JobStore.open(path);
+      store.add(job);
+      store.close();
+      damage(path);
+      expect(() => JobStore.open(path)).toThrow(/ the file is damaged; move it away to begin anew/);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
 });

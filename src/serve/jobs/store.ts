@@ -44,8 +44,9 @@ export class JobStore {
       // In KiB; the default would fill with old jobs for as long as the server runs.
       database.run("PRAGMA cache_size = -128");
       database.run("PRAGMA foreign_keys = ON");
-      if (!isWhole(database)) throw new Error("the file is damaged; move it away to begin anew");
+      if (!isWhole(database)) throw damaged();
       database.transaction(() => migrate(database)).immediate();
+      if (!Bun.deepEquals(schemaOf(database), madeSchema())) throw damaged();
       return new JobStore(database, onRefusal);
     } catch (error) {
       const { code = "", message } = error as Error & { code?: string };
@@ -259,10 +260,28 @@ function readable<T>(read: () => T): T | null {
   }
 }
 
-/** False for a file of which pages are lost, for instance by a dying disk. */
+function damaged(): Error {
+  return new Error("the file is damaged; move it away to begin anew");
+}
+
+/** What tables and indexes are made of. */
+function schemaOf(database: Database): unknown[] {
+  return database.query("SELECT type, name, sql FROM sqlite_schema ORDER BY name").all();
+}
+
+function madeSchema(): unknown[] {
+  using database = new Database(":memory:");
+  migrate(database);
+  return schemaOf(database);
+}
+
+/**
+ * False for a file of which pages are lost, for instance by a dying disk, or whose indexes lead
+ * nowhere.
+ */
 function isWhole(database: Database): boolean {
-  const row = database.query("PRAGMA quick_check(1)").get() as { quick_check: string };
-  return row.quick_check === "ok";
+  const row = database.query("PRAGMA integrity_check(1)").get() as { integrity_check: string };
+  return row.integrity_check === "ok";
 }
 
 const version = 1;
