@@ -72,9 +72,13 @@ describe.skipIf(!isWhole || noUsers !== null)("a limit of processes", () => {
 });
 
 describe.skipIf(!isWhole || noTools !== null)("one of two processes", () => {
-  test.each(processRows)("$name", async (row) => {
-    expect(await processProblems(row)).toEqual([]);
-  });
+  test.each(processRows)(
+    "$name",
+    async (row) => {
+      expect(await processProblems(row)).toEqual([]);
+    },
+    240_000,
+  );
 });
 
 describe.skipIf(noTools !== null)(`a server (${seedName})`, () => {

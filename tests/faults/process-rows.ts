@@ -28,17 +28,25 @@ export interface ProcessRow {
 
 const unet = "unet/diffusion_pytorch_model.safetensors";
 const stopMs = 1500;
+/** More than the silence after which a process is given up. */
+const longStopMs = 65_000;
+const silent = (index: number) =>
+  new RegExp(`^error: Process ${index} .*went away .*\\(it sent nothing for 60 s\\)`);
 const differ = /^error: Process 1 and process 0 differ in the model/;
 
 export const processRows: readonly ProcessRow[] = [
   {
     name: "a process stops for a moment",
-    apply: ([zero]) =>
-      void zero.during.push((child) => {
-        child.kill("SIGSTOP");
-        setTimeout(() => child.kill("SIGCONT"), stopMs);
-      }),
+    apply: ([zero]) => stop(zero, stopMs),
     ends: [null, null],
+  },
+  {
+    name: "a process stops for longer than it may be silent",
+    apply([zero, one]) {
+      for (const run of [zero, one]) run.limitMs = 100_000;
+      stop(one, longStopMs);
+    },
+    ends: [silent(1), silent(0)],
   },
   {
     name: "process 0 is killed",
@@ -102,6 +110,13 @@ export async function processProblems({ apply, ends }: ProcessRow): Promise<stri
 }
 
 // --- internal ---
+
+function stop(run: Run, forMs: number): void {
+  run.during.push((child) => {
+    child.kill("SIGSTOP");
+    setTimeout(() => child.kill("SIGCONT"), forMs);
+  });
+}
 
 function isSaid(stderr: string, end: RegExp | null): boolean {
   if (isCrash(stderr)) return false;

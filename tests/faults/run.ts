@@ -33,6 +33,8 @@ export interface Run {
   disk: { folder: string; suffix: string; faults: DiskFaults } | null;
   /** What a shell does first: limits. */
   before: string;
+  /** Killed after so long. */
+  limitMs: number;
   /** Once the program generates. */
   during: ((child: Child) => void)[];
   /** Undoes what the next run cannot live with. */
@@ -55,7 +57,8 @@ export function plainRun(folder: string, args: string[], env: Record<string, str
   const { PATH = "", HOME = "", TMPDIR } = process.env;
   const usual = { PATH, HOME, ...(TMPDIR !== undefined && { TMPDIR }), BASEDXL_NVCC: "off" };
   const nothing = { calls: [], library: {}, disk: null, before: "", during: [], mended: [] };
-  return { folder, args, env: { ...usual, ...env }, ...nothing };
+  const limitMs = 60_000;
+  return { folder, args, env: { ...usual, ...env }, limitMs, ...nothing };
 }
 
 /** What is to be started, with the faults in place. */
@@ -73,12 +76,12 @@ export function commandOf(run: Run): { command: string[]; env: Record<string, st
   return { command, env: { ...run.env, ...libraryFaults(control, library) } };
 }
 
-/** Runs it to its end; killed after a minute. */
+/** Runs it to its end. */
 export async function ended(run: Run): Promise<Ended> {
-  const { folder, during } = run;
+  const { folder, during, limitMs } = run;
   const { command, env } = commandOf(run);
   const child = Bun.spawn(command, { cwd: folder, env, stdout: "pipe", stderr: "pipe" });
-  const giveUp = setTimeout(() => child.kill("SIGKILL"), 60_000);
+  const giveUp = setTimeout(() => child.kill("SIGKILL"), limitMs);
   const seen = watch(child.stderr, (text) => {
     if (!/Step \d/.test(text)) return false;
     for (const each of during) each(child);
