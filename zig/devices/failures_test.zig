@@ -155,7 +155,7 @@ const Machine = struct {
         // The other ends because of it, or was done.
         const ended = m.failures[other] orelse error.Cancelled;
         try std.testing.expectEqual(@as(anyerror, error.Cancelled), ended);
-        for (m.devices.ranks) |rank| try std.testing.expect(!rank.isAbandoned());
+        try std.testing.expect(!m.devices.isLost());
         try m.expectWhole();
     }
 };
@@ -307,4 +307,30 @@ test "a rank whose other never comes to their first contact ends at the limit, o
     m.cancelled.store(false, .release);
     m.absent = null;
     try m.expectWhole();
+}
+
+test "a kernel that crashes, or a GPU that is lost, breaks the devices, and others work" {
+    for ([_]Call{ .kernel, .device }) |call| for (0..rank_count) |gpu| {
+        var m: Machine = undefined;
+        try m.open(if (gpu == 0) .nccl else .peer);
+        {
+            defer m.devices.close();
+            try m.expectWhole();
+            const count = m.emulator.bxl_emulator_call_count(@intFromEnum(call), @intCast(gpu));
+            try m.emulator.fail(call, @intCast(gpu), count / 2);
+            try m.run();
+            try std.testing.expectEqual(@as(?anyerror, error.GpuFailed), m.failures[gpu]);
+            try std.testing.expect(m.devices.isLost());
+        }
+        if (call == .device) {
+            var other: Machine = undefined;
+            try std.testing.expectError(error.GpuFailed, other.open(.auto));
+            const said = other.diagnostics.message();
+            try std.testing.expect(std.mem.startsWith(u8, said, "cuDevicePrimaryCtxRetain failed"));
+        }
+        try m.emulator.fail(.none, 0, 0);
+        try m.open(.auto);
+        defer m.devices.close();
+        try m.expectWhole();
+    };
 }
