@@ -81,6 +81,14 @@ export class PipelinePool {
     };
   }
 
+  /** As a lease of it would; false where it is in use, and that use finds out, or gone. */
+  async discardIdle(pipeline: Pipeline): Promise<boolean> {
+    const entry = this.idle().find((each) => each.pipeline === pipeline);
+    if (entry === undefined) return false;
+    await this.discard(entry);
+    return true;
+  }
+
   /** Frees what is not in use, that which was used least recently; false where there is none. */
   async freeOne(): Promise<boolean> {
     const oldest = this.idle()[0];

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { websocket } from "hono/bun";
 import { BasedXLError, escaped } from "../errors.ts";
 import { HashCache } from "../library/hashes.ts";
-import type { PipelineDependencies, PrepareOptions } from "../pipeline.ts";
+import type { Pipeline, PipelineDependencies, PrepareOptions } from "../pipeline.ts";
 import { createApp } from "./app.ts";
 import { ServerCapabilities } from "./capabilities.ts";
 import { Catalog } from "./catalog.ts";
+import { FirstModel } from "./first-model.ts";
 import { Inputs } from "./inputs.ts";
 import { Runner } from "./jobs/runner.ts";
 import { QueuedJobs } from "./jobs/service.ts";
@@ -77,9 +78,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   opened.defer(() => service.stop());
   const capabilities = new ServerCapabilities(catalog, config);
-  const upscaling = connection === null ? new Upscaling(pool, config.maxQueue) : null;
-  const loading = new AbortController();
   const readiness = new Readiness(() => !service.isReady);
+  const [model, share] = [catalog.models[0]!, shares[0]!];
+  const first = new FirstModel({ pool, model, share, readiness, log });
+  const onLost = (lost: Pipeline) => void first.replace(lost);
+  const waitingMax = config.maxQueue;
+  const upscaling = connection === null ? new Upscaling({ pool, waitingMax, onLost }) : null;
   const app = createApp({
     ...{ config, service, capabilities, upscaling, catalog, outputs, log },
     metrics: service.metrics,
@@ -87,22 +91,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     onRemove: (name) => store.removeFile(name),
   });
   const server = listen(config, app.fetch);
-  const firstLoad = async () => {
-    const wanted = { model: catalog.models[0]!, share: shares[0]!, slot: 0 };
-    // The workers have models of their own.
-    if (connection !== null) return readiness.noteLoaded();
-    (await pool.acquire({ ...wanted, signal: loading.signal })).release();
-  };
-  const loaded = begin(firstLoad, service, { readiness, log, signal: loading.signal });
+  // The workers have models of their own.
+  if (connection !== null) readiness.noteLoaded();
+  const begun = begin(service, connection === null ? first : null, log);
   void capabilities.complete();
   const rest = opened.move();
   return {
     url: String(server.url),
     fetch: (request) => app.fetch(request),
     async stop() {
-      loading.abort();
       upscaling?.stop();
-      await Promise.all([service.stop(), loaded]);
+      await Promise.all([service.stop(), first.stop(), begun]);
       await server.stop(true);
       await rest.disposeAsync();
     },
@@ -117,19 +116,10 @@ const storeName = ".basedxl-jobs.sqlite";
 const idleSeconds = 60;
 
 /** Takes up the jobs of an earlier server, whatever becomes of the first model. Never rejects. */
-async function begin(
-  firstLoad: () => Promise<void>,
-  service: QueuedJobs,
-  { readiness, log, signal }: { readiness: Readiness; log: ServeLog; signal: AbortSignal },
-): Promise<void> {
-  await firstLoad().catch((error: Error) => {
-    readiness.noteFailed();
-    if (!signal.aborted) log.error("model_failed", { message: error.message });
-  });
-  if (signal.aborted) return;
-  await service.resume().catch((error: Error) => {
-    log.error("jobs_not_resumed", { message: error.message });
-  });
+async function begin(service: QueuedJobs, first: FirstModel | null, log: ServeLog): Promise<void> {
+  await first?.load();
+  if (first?.isStopped) return;
+  await service.resume().catch(({ message }: Error) => log.error("jobs_not_resumed", { message }));
 }
 
 /** The code of queues is loaded where there is one. */

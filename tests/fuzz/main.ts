@@ -95,6 +95,6 @@ async function fuzz(): Promise<number> {
   const lane = async () => {
     for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) await runOne(name);
   };
-  await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs)) }, lane));
+  await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs) || 1) }, lane));
   return names.every((name) => state[name]!.crashes.length === 0) ? 0 : 1;
 }

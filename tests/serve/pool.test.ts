@@ -89,7 +89,9 @@ test("a lost session takes along what is idle on its GPUs, and nothing else", as
   const busy = await acquire(pairs, 0);
   await (await acquire(pairs, 1)).discard();
   expect(held).toEqual([1, 1, 0, 0]);
+  expect(await pool.discardIdle(busy.pipeline)).toBe(false);
   busy.release();
-  await pool.close();
+  expect(await pool.discardIdle(busy.pipeline)).toBe(true);
   expect(held).toEqual([0, 0, 0, 0]);
+  await pool.close();
 });

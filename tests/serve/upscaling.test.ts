@@ -3,7 +3,7 @@
  * the server.
  */
 import { expect, test } from "bun:test";
-import { cancelled } from "../../src/errors.ts";
+import { BasedXLError, cancelled } from "../../src/errors.ts";
 import type { Pipeline, UpscaleOptions } from "../../src/pipeline.ts";
 import { HttpError } from "../../src/serve/environment.ts";
 import { QueueFull } from "../../src/serve/jobs/types.ts";
@@ -20,17 +20,33 @@ const stuck = {
     }),
 } as unknown as Pipeline;
 
+function upscalingOn(pipeline: Pipeline | null, onLost: (lost: Pipeline) => void = () => {}) {
+  return new Upscaling({ pool: { loadedPipeline: () => pipeline }, waitingMax: 1, onLost });
+}
+
 test("without a loaded model clients are to try again", async () => {
-  const upscaling = new Upscaling({ loadedPipeline: () => null }, 1);
+  const upscaling = upscalingOn(null);
   const refused = upscaling.upscale(image, asked);
   await expect(refused).rejects.toBeInstanceOf(HttpError);
   await expect(refused).rejects.toMatchObject({ status: 503 });
 });
 
 test("more than may wait are refused, and stopping ends those that wait", async () => {
-  const upscaling = new Upscaling({ loadedPipeline: () => stuck }, 1);
+  const upscaling = upscalingOn(stuck);
   const first = upscaling.upscale(image, asked);
   await expect(upscaling.upscale(image, asked)).rejects.toBeInstanceOf(QueueFull);
   upscaling.stop();
   await expect(first).rejects.toMatchObject({ code: "cancelled" });
+});
+
+test("a pipeline whose session is lost is told of, and one that only failed is not", async () => {
+  const error = new BasedXLError("gpu-failed", "The GPU is gone.");
+  const broken = { upscale: () => Promise.reject(error) } as unknown as Pipeline;
+  const lost: Pipeline[] = [];
+  const upscaling = upscalingOn(broken, (pipeline) => lost.push(pipeline));
+  await expect(upscaling.upscale(image, asked)).rejects.toBe(error);
+  expect(lost).toEqual([]);
+  error.sessionLost = true;
+  await expect(upscaling.upscale(image, asked)).rejects.toBe(error);
+  expect(lost).toEqual([broken]);
 });
