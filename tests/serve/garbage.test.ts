@@ -1,5 +1,5 @@
 /**
- * What jobs leave in the server's heap once they have ended: nothing, counted in objects. The
+ * What jobs and readers leave in the server's heap once they have ended: nothing, in objects. The
  * sessions compute nothing; what the native side keeps is measured by `bun run bench soak`.
  */
 import { heapStats } from "bun:jsc";
@@ -30,6 +30,28 @@ test("jobs that have ended leave no objects", async () => {
   await runJobs(server, 300, 500);
   // A job that is kept has dozens.
   expect((await objectCount(server)) - before).toBeLessThan(200 * 2);
+});
+
+test("readers of events that go leave no objects, nor do those who ask for the head alone", async () => {
+  await using server = await startTestServer();
+  const read = async (method: "GET" | "HEAD", count: number) => {
+    for (let i = 0; i < count; i++) {
+      const controller = new AbortController();
+      const { status } = await server.fetch("/api/v1/events", {
+        ...{ method, signal: controller.signal },
+      });
+      expect(status).toBe(200);
+      controller.abort();
+    }
+    await Bun.sleep(200);
+  };
+  for (const method of ["GET", "HEAD"] as const) {
+    await read(method, 50);
+    const before = await objectCount(server);
+    await read(method, 200);
+    // A stream has dozens.
+    expect((await objectCount(server)) - before).toBeLessThan(200 * 2);
+  }
 });
 
 async function runJobs(server: TestServer, first: number, end: number): Promise<void> {

@@ -97,7 +97,7 @@ export class FakeJobs implements JobService {
         if (id !== "all" && isLast(event)) return;
       }
       if (signal?.aborted) return;
-      if (next.length === 0) await new Promise<void>((resolve) => log.wakes.push(resolve));
+      if (next.length === 0) await log.change(signal);
     }
   }
 
@@ -161,14 +161,21 @@ export class FakeJobs implements JobService {
 /** Events that are kept, and who waits for more. */
 class Log {
   readonly events: JobEvent[] = [];
-  wakes: (() => void)[] = [];
+  private readonly wakes = new Set<() => void>();
 
   add(event: JobEvent): void {
     this.events.push(event);
     if (this.events.length > eventsMax) this.events.splice(0, eventsMax / 2);
-    const { wakes } = this;
-    this.wakes = [];
-    for (const wake of wakes) wake();
+    for (const wake of [...this.wakes]) wake();
+  }
+
+  /** Resolves with the next event, or when nobody reads any more. */
+  async change(signal: AbortSignal | undefined): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.wakes.add(resolve);
+    signal?.addEventListener("abort", () => resolve(), { once: true });
+    await promise;
+    this.wakes.delete(resolve);
   }
 }
 
