@@ -32,7 +32,7 @@ test("jobs that have ended leave no objects", async () => {
   expect((await objectCount(server)) - before).toBeLessThan(200 * 2);
 });
 
-test("readers of events that go leave no objects, nor do those who ask for the head alone", async () => {
+test("readers of events that go leave no objects, nor does who asks for the head", async () => {
   await using server = await startTestServer();
   const read = async (method: "GET" | "HEAD", count: number) => {
     for (let i = 0; i < count; i++) {
