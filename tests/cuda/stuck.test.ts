@@ -19,7 +19,9 @@ test("a queue that never ends is given up, its GPU is not used again, and closin
   );
   expect(messages).toHaveLength(2);
   expect(messages[0]).toContain("Rank 0 stalled on GPU 0: its stream did not finish within 0.4 s.");
-  expect(messages[1]).toContain("An earlier failure ended this session: a GPU crashed or did not answer");
+  expect(messages[1]).toContain(
+    "An earlier failure ended this session: a GPU crashed or did not answer",
+  );
   expect(drawnBytes).toBe(imageBytes);
 });
 
