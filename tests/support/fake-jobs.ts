@@ -14,6 +14,7 @@ import type {
   JobState,
   JobView,
 } from "../../src/serve/jobs/types.ts";
+import { Wakes } from "../../src/serve/jobs/wakes.ts";
 
 export const fakeInfotext =
   "a house\nNegative prompt: blurry\nSteps: 3, Sampler: Euler a, Schedule type: Automatic, " +
@@ -97,7 +98,7 @@ export class FakeJobs implements JobService {
         if (id !== "all" && isLast(event)) return;
       }
       if (signal?.aborted) return;
-      if (next.length === 0) await log.change(signal);
+      if (next.length === 0) await log.wakes.next(signal);
     }
   }
 
@@ -161,21 +162,12 @@ export class FakeJobs implements JobService {
 /** Events that are kept, and who waits for more. */
 class Log {
   readonly events: JobEvent[] = [];
-  private readonly wakes = new Set<() => void>();
+  readonly wakes = new Wakes();
 
   add(event: JobEvent): void {
     this.events.push(event);
     if (this.events.length > eventsMax) this.events.splice(0, eventsMax / 2);
-    for (const wake of [...this.wakes]) wake();
-  }
-
-  /** Resolves with the next event, or when nobody reads any more. */
-  async change(signal: AbortSignal | undefined): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.wakes.add(resolve);
-    signal?.addEventListener("abort", () => resolve(), { once: true });
-    await promise;
-    this.wakes.delete(resolve);
+    this.wakes.wake();
   }
 }
 

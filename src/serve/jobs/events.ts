@@ -5,13 +5,14 @@
  */
 import type { JobStore } from "./store.ts";
 import type { JobEvent, JobHappening } from "./types.ts";
+import { Wakes } from "./wakes.ts";
 
 export class EventLog {
   private ids: { first: number; end: number };
   /** Of jobs that run or ended a moment ago; every event that is not in the store alone. */
   private readonly recent: JobEvent[] = [];
   private previewBytes = 0;
-  private readonly wakes = new Set<() => void>();
+  private readonly wakes = new Wakes();
   private isClosed = false;
 
   constructor(private readonly store: JobStore) {
@@ -25,7 +26,7 @@ export class EventLog {
     this.recent.push(event);
     if (event.type === "preview") this.previewBytes += event.data.length;
     this.shrink(event);
-    this.wake();
+    this.wakes.wake();
     return event;
   }
 
@@ -53,7 +54,7 @@ export class EventLog {
       const next = this.nextAfter(jobId, last, wanted);
       if (next === null) {
         if (!isLive()) return;
-        await this.change(signal);
+        await this.wakes.next(signal);
         continue;
       }
       last = next.id;
@@ -65,7 +66,7 @@ export class EventLog {
   /** Ends all readers. */
   close(): void {
     this.isClosed = true;
-    this.wake();
+    this.wakes.wake();
   }
 
   // --- internal ---
@@ -111,20 +112,6 @@ export class EventLog {
   private drop(place: number): void {
     const [event] = this.recent.splice(place, 1);
     if (event?.type === "preview") this.previewBytes -= event.data.length;
-  }
-
-  private wake(): void {
-    for (const wake of [...this.wakes]) wake();
-  }
-
-  private async change(signal: AbortSignal | undefined): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.wakes.add(resolve);
-    const stop = () => resolve();
-    signal?.addEventListener("abort", stop);
-    if (!signal?.aborted && !this.isClosed) await promise;
-    signal?.removeEventListener("abort", stop);
-    this.wakes.delete(resolve);
   }
 }
 
