@@ -89,11 +89,14 @@ function eventStream(c: Context<ServeEnv>, events: Events): Response {
   if (header !== undefined && !/^\d{1,15}$/.test(header)) {
     throw new HttpError(400, "bad-option", "Last-Event-ID must be the id of an event.");
   }
-  // Nobody would read a stream, which then would never end.
-  if (c.req.method === "HEAD") return c.body(null, 200, { "Content-Type": "text/event-stream" });
   const after = header === undefined ? undefined : Number(header);
-  keepOpen(c);
   c.header("X-Accel-Buffering", "no");
+  if (c.req.method === "HEAD") {
+    // Nobody would read a stream, which then would never end.
+    const headers = { "Content-Type": "text/event-stream", "Cache-Control": "no-cache" };
+    return c.body(null, 200, headers);
+  }
+  keepOpen(c);
   return streamSSE(c, async (stream) => {
     const controller = new AbortController();
     stream.onAbort(() => controller.abort());
