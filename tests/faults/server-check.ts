@@ -6,7 +6,7 @@ import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hitsOf } from "./run.ts";
-import { FaultyServer, imagesIn, type JobEnd } from "./server.ts";
+import { FaultyServer, imagesIn, type JobEnd, type ServerDevice } from "./server.ts";
 import type { ServerRow } from "./server-rows.ts";
 
 /** Steps enough that something can happen meanwhile. */
@@ -41,18 +41,16 @@ export async function serverProblems(row: ServerRow): Promise<string[]> {
 
 // --- internal ---
 
-type Device = "cpu" | "cuda-emulated";
-
-const known = new Map<Device, Promise<Set<string>>>();
+const known = new Map<ServerDevice, Promise<Set<string>>>();
 
 /** Hashes of the images of both kinds of jobs; only the short one takes seconds on the emulator. */
-function rightImages(device: Device): Promise<Set<string>> {
+function rightImages(device: ServerDevice): Promise<Set<string>> {
   const images = known.get(device) ?? draw(device, device === "cpu" ? [{}, long] : [{}]);
   known.set(device, images);
   return images;
 }
 
-async function draw(device: Device, jobs: Record<string, unknown>[]): Promise<Set<string>> {
+async function draw(device: ServerDevice, jobs: Record<string, unknown>[]): Promise<Set<string>> {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-fault-"));
   const server = await FaultyServer.start(FaultyServer.prepare(folder, device));
   for (const job of jobs) await server.job(job);

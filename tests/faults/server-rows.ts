@@ -7,13 +7,13 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { dies, forgets, unreadable, weights } from "./mapped-faults.ts";
 import { type Run, recordsOf } from "./run.ts";
-import type { FaultyServer } from "./server.ts";
+import type { FaultyServer, ServerDevice } from "./server.ts";
 import { chooseDiskFaults, chooseLibraryFaults, type DiskFaults, libraryCounts } from "./tools.ts";
 
 export interface ServerRow {
   name: string;
   /** Default "cpu". */
-  device?: "cuda-emulated";
+  device?: ServerDevice;
   /** Faults that are there from the start. */
   apply?(run: Run): void;
   /** What happens once the server is ready. */

@@ -5,9 +5,11 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { listeningUrl } from "../../src/bench/support/serve-process.ts";
+import { golden, main } from "./programs.ts";
 import { commandOf, plainRun, type Run } from "./run.ts";
 
-const root = join(import.meta.dir, "../..");
+export type ServerDevice = "cpu" | "cuda-emulated";
+
 const request = { prompt: "a cat", seed: 7, num_inference_steps: 3, width: 64, height: 64 };
 
 export interface JobEnd {
@@ -23,13 +25,13 @@ export class FaultyServer {
     readonly child: Bun.Subprocess,
   ) {}
 
-  static prepare(folder: string, device: "cpu" | "cuda-emulated" = "cpu"): Run {
-    cpSync(join(root, "tests/fixtures/golden/model"), join(folder, "model"), { recursive: true });
+  static prepare(folder: string, device: ServerDevice = "cpu"): Run {
+    cpSync(golden, join(folder, "model"), { recursive: true });
     mkdirSync(join(folder, "out"));
     const flags = ["--port", "0", "--outputs", "out", "--model", "model", "--device", device];
     // Hashes of a model that is deleted could not be noted in images.
     const log = ["--log-format", "json", "--no-metadata"];
-    return plainRun(folder, [join(root, "src/main.ts"), "serve", ...flags, ...log]);
+    return plainRun(folder, [main, "serve", ...flags, ...log]);
   }
 
   static async start(run: Run): Promise<FaultyServer> {
